@@ -1,0 +1,83 @@
+// Branch-free elementary functions that the compiler can vectorise. Minimax polynomials fitted for this library; the
+// bounds are over all float32 arguments in the stated range. The double versions are libm's.
+#pragma once
+#include <cmath>
+#include <cstring>
+
+#include "portable.h"
+
+namespace transphere {
+
+// log(v), v in [2^-24, 1] or any positive normal number; relative error below 2e-7.
+inline float log_positive(float v) {
+  int32_t bits;
+  std::memcpy(&bits, &v, 4);
+  const int32_t shifted = bits - 0x3F3504F3;  // split at sqrt(1/2)
+  const int32_t exponent = shifted >> 23;
+  bits = (shifted & 0x007FFFFF) + 0x3F3504F3;
+  float m;
+  std::memcpy(&m, &bits, 4);
+  const float f = m - 1.0f;
+  float p = -0.0763442984f;
+  p = p * f + 0.127615503f;
+  p = p * f - 0.131601951f;
+  p = p * f + 0.142017625f;
+  p = p * f - 0.166233565f;
+  p = p * f + 0.200012267f;
+  p = p * f - 0.250008211f;
+  p = p * f + 0.333333317f;
+  const float f2 = f * f;
+  return (p * f2 * f - 0.5f * f2) + f + float(exponent) * 0.693147181f;
+}
+inline double log_positive(double v) { return std::log(v); }
+
+// sin and cos of 2 pi (u + 2^-25), u a multiple of 2^-24 in [0, 1): the middle of u's cell, so that neither is ever 0. Absolute error below 1e-7.
+inline void sincos_midpoint(float u, float& sine, float& cosine) {
+  const float quarter = float(int32_t(4.0f * u + 0.5f));  // 0 .. 4
+  const int32_t q = int32_t(quarter);
+  const float r = (u - 0.25f * quarter) + 2.98023224e-8f, r2 = r * r;  // r in [-1/8, 1/8], exact
+  float s = -75.4020678f, c = 59.2204071f;
+  s = s * r2 + 81.5925535f;
+  s = s * r2 - 41.3416626f;
+  s = (s * r2 + 6.28318529f) * r;
+  c = c * r2 - 85.4428521f;
+  c = c * r2 + 64.9393162f;
+  c = c * r2 - 19.7392087f;
+  c = c * r2 + 1.0f;
+  const float a = (q & 1) ? c : s, b = (q & 1) ? s : c;
+  sine = (q & 2) ? -a : a;
+  cosine = ((q + 1) & 2) ? -b : b;
+}
+inline void sincos_midpoint(double u, double& sine, double& cosine) {
+  const double angle = 6.283185307179586 * (u + 2.98023223876953125e-8);
+  sine = std::sin(angle);
+  cosine = std::cos(angle);
+}
+
+// The angle of (x, y) in turns, in [0, 1); 0 at the origin, NaN for NaN; absolute error below 4e-8.
+inline float angle_turns(float x, float y) {
+  const float ax = std::fabs(x), ay = std::fabs(y);
+  const float hi = ax > ay ? ax : ay, lo = ax > ay ? ay : ax;
+  const float a = lo / (hi > 0.0f ? hi : 1.0f), t = a * a;
+  float p = 0.000462109157f;
+  p = p * t - 0.0025914991f;
+  p = p * t + 0.00684989259f;
+  p = p * t - 0.0119901881f;
+  p = p * t + 0.016957432f;
+  p = p * t - 0.0226113521f;
+  p = p * t + 0.0318199335f;
+  p = p * t - 0.0530512667f;
+  p = (p * t + 0.159154941f) * a;
+  p = ay > ax ? 0.25f - p : p;
+  p = x < 0.0f ? 0.5f - p : p;
+  p = y < 0.0f ? 1.0f - p : p;
+  p = p >= 1.0f ? 0.0f : p;
+  return x + y == x + y ? p : x + y;
+}
+inline double angle_turns(double x, double y) {
+  const double p = x == 0.0 && y == 0.0 ? 0.0 : std::atan2(y, x) * 0.15915494309189535;
+  const double q = p < 0.0 ? p + 1.0 : p;
+  return q >= 1.0 ? 0.0 : q;
+}
+
+}  // namespace transphere

@@ -1,0 +1,56 @@
+// Wood's rejection step for the von Mises-Fisher law, in a form without cancellation at any dimension or concentration.
+//
+// With n = d - 1, c = hypot(2k, n), x0 = 2k / (n + c), the proposal moves the first coordinate x of a uniform point of the sphere to
+//   w = (x + x0) / s,   1 - w = (1 - x)(1 - x0) / s,   1 - w^2 = (1 - x^2)(1 - x0^2) / s^2,   s = 1 + x0 x,
+// and is accepted iff Exp(1) > n [log1p(x0 x) - x0 x / s]: the Moebius form of Wood (1994), see docs/mathematics.md.
+#pragma once
+#include <cmath>
+
+#include "philox.h"
+
+namespace transphere {
+
+constexpr int kMaxAttempts = 32;  // acceptance is at least .6577: the last attempt is reached once in 1e15 draws
+constexpr float kLeastRadius2 = 5.9604644775390625e-8f;  // a Gaussian pair is never (0, 0): the whole vector would be, at d = 2
+constexpr uint32_t kNormalStream = 0, kAttemptStream = 1;
+
+struct Wood {
+  double n, x0, one_minus_x0;
+
+  TS_HD Wood(double kappa, int64_t d) : n(double(d - 1)) {
+    const double c = hypot(2 * kappa, n);
+    x0 = 2 * kappa / (n + c);
+    one_minus_x0 = 2 * n / (n + 2 * kappa + c);
+  }
+
+  // x and 1 - x^2 of the uniform point; returns acceptance, with w and 1 - w^2.
+  TS_HD bool propose(double x, double one_minus_x2, double exponential, double& w, double& one_minus_w2) const {
+    const double small = one_minus_x2 / (1 + fabs(x));  // 1 - |x|
+    const double one_minus_x = x >= 0 ? small : 1 - x, one_plus_x = x >= 0 ? 1 + x : small;
+    const double s = one_plus_x - one_minus_x0 * x, t = x0 * x;
+    w = 1 - one_minus_x * one_minus_x0 / s;
+    one_minus_w2 = one_minus_x2 * one_minus_x0 * (1 + x0) / (s * s);
+    return exponential > n * ((s > 0.5 ? log1p(t) : log(s)) - t / s);
+  }
+};
+
+// First coordinate of a uniform point of S^n, redrawn after a rejection: Ulrich's (1984) exact symmetric beta.
+TS_HD void uniform_coordinate(double n, uint32_t word1, uint32_t word2, double& x, double& one_minus_x2) {
+  const double exponent = n > 1 ? 2 / (n - 1) * log(uniform<double>(word1)) : -INFINITY;
+  const double p = exp(exponent), turn = 6.283185307179586 * uniform<double>(word2), sine = sin(turn);
+  x = sqrt(-expm1(exponent)) * cos(turn);
+  one_minus_x2 = p + (1 - p) * sine * sine;
+}
+
+// w and 1 - w^2 of one draw. The first proposal comes from a Gaussian vector: x = g0 / |g|, rest2 = |g|^2 - g0^2.
+TS_HD void draw_w(const Wood& wood, PhiloxKey key, uint64_t sample, double g0, double rest2, double& w, double& one_minus_w2) {
+  const double norm2 = g0 * g0 + rest2;
+  double x = g0 / sqrt(norm2), one_minus_x2 = rest2 / norm2;
+  for (uint32_t attempt = 0; attempt < kMaxAttempts; ++attempt) {
+    const Words r = philox(key, attempt, kAttemptStream, uint32_t(sample), uint32_t(sample >> 32));
+    if (attempt) uniform_coordinate(wood.n, r.w[1], r.w[2], x, one_minus_x2);
+    if (wood.propose(x, one_minus_x2, -log(uniform_positive<double>(r.w[0])), w, one_minus_w2)) return;
+  }
+}
+
+}  // namespace transphere

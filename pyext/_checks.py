@@ -1,0 +1,68 @@
+"""Input checks that every public function shares. Shapes and types are always checked; values only where reading them costs no sync."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+
+def check_floating(function: str, **tensors: Tensor | None) -> torch.dtype:
+    """All given tensors are floating, of one dtype and one device. Returns the dtype."""
+    given = {name: t for name, t in tensors.items() if t is not None}
+    first_name, first = next(iter(given.items()))
+    for name, t in given.items():
+        if not isinstance(t, Tensor):
+            raise ValueError(f"{function}: {name}: expected a tensor, got {type(t).__name__}")
+        if not t.is_floating_point():
+            raise ValueError(f"{function}: {name}: expected a floating dtype, got {t.dtype}")
+        if t.dtype != first.dtype:
+            raise ValueError(f"{function}: {name}: expected {first.dtype} as {first_name}, got {t.dtype}")
+        if t.device != first.device:
+            raise ValueError(f"{function}: {name}: expected device {first.device} as {first_name}, got {t.device}")
+    return first.dtype
+
+
+def check_min_dim(function: str, **dims: tuple[Tensor, int]) -> None:
+    """`name=(tensor, least number of dimensions)`."""
+    for name, (t, least) in dims.items():
+        if t.dim() < least:
+            raise ValueError(f"{function}: {name}: expected at least {least} dimensions, got shape {tuple(t.shape)}")
+
+
+def values_are_free(t: Tensor) -> bool:
+    """Whether a value check needs no device sync and no tracing: a real CPU tensor outside of compilation and function transforms."""
+    if torch.compiler.is_compiling() or t.device.type != "cpu" or isinstance(t, FakeTensor):
+        return False
+    return not torch._C._functorch.is_functorch_wrapped_tensor(t)
+
+
+def check_values(function: str, name: str, t: Tensor, ok: Callable[[Tensor], Tensor], expected: str) -> None:
+    """Raise ValueError unless `ok(t)` holds everywhere; skipped where it would cost a sync."""
+    if not values_are_free(t) or t.numel() == 0:
+        return
+    with torch.no_grad():
+        good = ok(t)
+        if not bool(good.all()):
+            raise ValueError(f"{function}: {name}: expected {expected}, got {t[~good].flatten()[0].item()}")
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float64 computes in float64; float32 and the half types in float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def is_unit(t: Tensor) -> Tensor:
+    """Which vectors of (..., d) have length 1, to an accuracy that normalising in the next smaller dtype reaches."""
+    slack = {torch.float64: 1e-6, torch.float32: 1e-4}.get(t.dtype, 2e-2)
+    return (t.norm(dim=-1) - 1).abs() < slack
+
+
+def check_unit(function: str, name: str, t: Tensor) -> None:
+    """Raise ValueError unless all vectors of (..., d) are unit; skipped where looking would cost a sync."""
+    if not values_are_free(t) or t.numel() == 0:
+        return
+    with torch.no_grad():
+        good = is_unit(t)
+        if not bool(good.all()):
+            raise ValueError(f"{function}: {name}: expected unit vectors, got one of length {t[~good][0].norm().item():.6g}")

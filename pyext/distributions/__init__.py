@@ -1,0 +1,6 @@
+"""Distributions on the unit sphere, as `torch.distributions`."""
+
+from .hyperspherical_uniform import HypersphericalUniform
+from .von_mises_fisher import VonMisesFisher
+
+__all__ = ["HypersphericalUniform", "VonMisesFisher"]

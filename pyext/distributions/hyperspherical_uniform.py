@@ -1,0 +1,64 @@
+"""The uniform distribution on the unit sphere."""
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from ..ops.vmf_cumulant import log_sphere_area
+from .constraints import unit_sphere
+
+
+class HypersphericalUniform(Distribution):
+    r"""Uniform law on the unit sphere of :math:`R^{dim}`; event shape (dim,).
+
+    Args:
+        dim: dimension of the space, >= 2.
+        batch_shape: independent copies.
+        device, dtype: of the samples; default torch's defaults.
+    """
+
+    arg_constraints: dict = {}
+    support = unit_sphere
+    has_rsample = True
+
+    def __init__(
+        self,
+        dim: int,
+        batch_shape: torch.Size = torch.Size(),  # noqa: B008  immutable
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        if not isinstance(dim, int) or dim < 2:
+            raise ValueError(f"HypersphericalUniform: dim: expected an integer >= 2, got {dim!r}")
+        self.dim, self._device, self._dtype = dim, device, dtype
+        super().__init__(torch.Size(batch_shape), torch.Size([dim]), validate_args=validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance: Distribution | None = None) -> "HypersphericalUniform":
+        return HypersphericalUniform(self.dim, batch_shape, device=self._device, dtype=self._dtype, validate_args=self._validate_args)
+
+    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        g = torch.randn(self._extended_shape(torch.Size(sample_shape)), device=self._device, dtype=self._dtype)
+        return torch.nn.functional.normalize(g, dim=-1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
+        return value.new_full(shape, -log_sphere_area(self.dim))
+
+    def entropy(self) -> Tensor:
+        return torch.full(self.batch_shape, log_sphere_area(self.dim), device=self._device, dtype=self._dtype)
+
+    @property
+    def mean(self) -> Tensor:
+        return torch.zeros(self._extended_shape(), device=self._device, dtype=self._dtype)
+
+    @property
+    def variance(self) -> Tensor:
+        return torch.full(self._extended_shape(), 1 / self.dim, device=self._device, dtype=self._dtype)
+
+    @property
+    def covariance_matrix(self) -> Tensor:
+        return (torch.eye(self.dim, device=self._device, dtype=self._dtype) / self.dim).expand(*self.batch_shape, self.dim, self.dim)

@@ -1,0 +1,38 @@
+"""L = L_C + lambda L_S (Nakatsuka et al., ISMIR 2024, eq. 13)."""
+
+from torch import Tensor, nn
+
+from ._embeddings import Embeddings, Present, check_embeddings, draw
+from .probabilistic_contrastive import ProbabilisticContrastive, contrastive
+from .spherical_sliced import SphericalSliced, sliced
+
+
+class Harnessed(nn.Module):
+    r"""The contrastive loss, which separates items, plus `weight` times the transport loss, which matches the shapes of positives; both
+    on the same samples.
+
+    Args:
+        weight: :math:`\lambda`; the paper found 1.0 best of .01 .. 100.
+        temperature, n_samples: as in `ProbabilisticContrastive`.
+        n_projections, debias: as in `SphericalSliced`.
+    """
+
+    def __init__(
+        self, weight: float = 1.0, temperature: float = 0.07, n_samples: int = 16, n_projections: int = 100, debias: bool = False
+    ) -> None:
+        super().__init__()
+        self.weight = weight
+        self.contrastive = ProbabilisticContrastive(temperature, n_samples)
+        self.sliced = SphericalSliced(n_projections, n_samples, debias)
+
+    def forward(self, embeddings: Embeddings, present: Present = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss and {"contrastive": L_C, "sliced": L_S, without its weight}, detached. `present` as in the two losses."""
+        check_embeddings("Harnessed", embeddings, present)
+        n = self.contrastive.n_samples
+        z = draw(embeddings, n)                                                              # (S, batch, L, d)
+        twin = draw(embeddings, n) if self.sliced.debias else None
+        parts = {
+            "contrastive": contrastive(z, embeddings, present, self.contrastive.temperature),
+            "sliced": sliced(z, twin, embeddings, present, self.sliced.n_projections),
+        }
+        return parts["contrastive"] + self.weight * parts["sliced"], {name: part.detach() for name, part in parts.items()}

@@ -1,0 +1,1 @@
+"""One file an op: the public function, its schema, its shapes and its autograd."""

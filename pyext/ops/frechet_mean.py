@@ -1,0 +1,112 @@
+"""Means of points on the sphere."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._checks import check_floating, check_min_dim, check_values, compute_dtype, values_are_free
+
+
+def frechet_mean(z: Tensor, weights: Tensor | None = None, *, max_iter: int = 50, tol: float = 1e-7) -> Tensor:
+    r"""Karcher mean, :math:`\arg\min_m\sum_i w_i\,\theta(m,z_i)^2` with :math:`\theta` the angle; unique when the points lie in an open
+    half sphere.
+
+    Newton's method with the mean curvature, :math:`m\leftarrow\exp_m(t/h)`, :math:`t=\sum_iw_i\log_m z_i`, from the normalised average.
+    The gradient is that of the solution (implicit function theorem), so it does not depend on the iterations.
+
+    Args:
+        z: unit vectors (..., n, d).
+        weights: nonnegative, broadcastable to (..., n); divided by their sum. Default uniform.
+        max_iter: the most steps; on a CPU they end when every |t| <= tol, elsewhere all are taken, since looking would cost a sync.
+        tol: tangent length at which a CPU stops, in radians; not below a few roundings of the dtype.
+
+    Returns:
+        Unit vectors (..., d), differentiable once in z and weights. NaN where the average vanishes (the mean is not defined).
+
+    Raises:
+        ValueError: on wrong shapes or dtypes and, on a CPU, negative or non-finite weights.
+    """
+    dtype, z, weights = _prepare("frechet_mean", z, weights)
+    return _FrechetMean.apply(z, weights, max_iter, tol).to(dtype)
+
+
+def chordal_mean(z: Tensor, weights: Tensor | None = None) -> Tensor:
+    r"""Normalised average :math:`\sum_iw_iz_i/|\sum_iw_iz_i|`, the minimiser of squared chords. Shapes and errors as `frechet_mean`."""
+    dtype, z, weights = _prepare("chordal_mean", z, weights)
+    return torch.nn.functional.normalize(_combine(weights, z), dim=-1, eps=0).to(dtype)
+
+
+def _prepare(function: str, z: Tensor, weights: Tensor | None) -> tuple[torch.dtype, Tensor, Tensor]:
+    dtype = check_floating(function, z=z, weights=weights)
+    check_min_dim(function, z=(z, 2))
+    n = z.shape[-2]
+    if n == 0:
+        raise ValueError(f"{function}: z: expected at least one point, got shape {tuple(z.shape)}")
+    z = z.to(compute_dtype(dtype))
+    if weights is None:
+        return dtype, z, z.new_full((n,), 1 / n).expand(z.shape[:-1])
+    check_values(function, "weights", weights, lambda w: (w >= 0) & w.isfinite(), "finite values >= 0")
+    try:
+        weights = weights.to(z.dtype).expand(z.shape[:-1])
+    except RuntimeError:
+        shapes = f"{tuple(z.shape[:-1])}, got {tuple(weights.shape)}"
+        raise ValueError(f"{function}: weights: expected a shape that broadcasts to {shapes}") from None
+    return dtype, z, weights / weights.sum(-1, keepdim=True)
+
+
+def _combine(weights: Tensor, z: Tensor) -> Tensor:
+    return (weights[..., None, :] @ z)[..., 0, :]                                            # (..., d)
+
+
+def _angles(z: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """c = cos theta, s^2 = sin^2 theta and phi = theta / sin theta between m and each z, (..., n)."""
+    c = (z @ m[..., None])[..., 0].clamp(-1, 1)
+    s2 = (1 - c) * (1 + c)
+    s = s2.sqrt()
+    phi = torch.where(1 - c < 1e-4, 1 + (1 - c) * (1 / 3 + (1 - c) * (2 / 15)), torch.atan2(s, c) / s)
+    return c, s2, phi
+
+
+class _FrechetMean(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, weights: Tensor, max_iter: int, tol: float) -> Tensor:
+        m = torch.nn.functional.normalize(_combine(weights, z), dim=-1, eps=0)
+        tol = max(tol, 8 * torch.finfo(z.dtype).eps)
+        for _ in range(max_iter):
+            c, _, phi = _angles(z, m)
+            t = _combine(weights * phi, z) - (weights * phi * c).sum(-1, keepdim=True) * m   # sum w log_m z
+            across = (weights * phi * c).sum(-1, keepdim=True)                          # curvature across the geodesics; along them it is 1
+            h = (across + (1 - across) / max(z.shape[-1] - 1, 1)).clamp(min=0.25)
+            length = t.norm(dim=-1, keepdim=True)
+            step = length / h
+            m = step.cos() * m + torch.where(length > 0, step.sin() / length, 1.0) * t
+            m = torch.nn.functional.normalize(m, dim=-1, eps=0)
+            if values_are_free(length) and bool((~(length > tol)).all()):
+                break
+        ctx.save_for_backward(z, weights, m)
+        return m
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple:
+        z, weights, m = ctx.saved_tensors
+        c, s2, phi = _angles(z, m)
+        small = 1 - c < 1e-4
+        away = z - c[..., None] * m[..., None, :]                                            # (..., n, d), sin theta v
+        # Hessian on the tangent space at m: alpha I + Q'Q, rows of Q = sqrt(w (1 - theta cot theta)) v
+        alpha = (weights * phi * c).sum(-1)
+        Q = (weights * torch.where(small, 1 / 3, (1 - phi * c) / s2)).sqrt()[..., None] * away
+        g = grad - (grad * m).sum(-1, keepdim=True) * m
+        n, d = z.shape[-2:]
+        eye = torch.eye(min(n, d), dtype=z.dtype, device=z.device) * alpha[..., None, None]
+        if n <= d:  # Woodbury
+            inner = torch.linalg.solve(eye + Q @ Q.mT, Q @ g[..., None])
+            y = (g - (Q.mT @ inner)[..., 0]) / alpha[..., None]
+        else:
+            y = torch.linalg.solve(eye + Q.mT @ Q, g[..., None])[..., 0]
+        # log_m is an isometry along the geodesic and stretches by phi across it
+        slope = (away @ y[..., None])[..., 0]                                                # (..., n)
+        bend = torch.where(small, -2 / 3, (c - phi) / s2)
+        grad_z = weights[..., None] * (phi[..., None] * y[..., None, :] + slope[..., None] * (bend[..., None] * away - m[..., None, :]))
+        return grad_z, phi * slope, None, None
