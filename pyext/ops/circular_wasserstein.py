@@ -100,18 +100,17 @@ def _fake(u: Tensor, v: Tensor, u_weights: Tensor | None, v_weights: Tensor | No
 
 
 def _setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-    ctx.weighted = inputs[2] is not None
     ctx.save_for_backward(*output[1:])
     ctx.mark_non_differentiable(*output[1:])
 
 
 def _backward(op: Any, ctx: Any, grad_cost: Tensor, *_: Tensor) -> tuple:
+    grad, wanted = grad_cost[:, None], ctx.needs_input_grad                                  # (B, 1, P)
     u_slope, v_slope, u_potential, v_potential = ctx.saved_tensors
-    grad = grad_cost[:, None]                                                                # (B, 1, P)
-    grads = grad * u_slope, grad * v_slope
-    if not ctx.weighted:
-        return *grads, None, None
-    return *grads, (grad * u_potential).sum(-1), (grad * v_potential).sum(-1)
+    points = (grad * slope if want else None for slope, want in zip((u_slope, v_slope), wanted[:2], strict=True))
+    weights = ((grad * p).sum(-1) if want else None for p, want in zip((u_potential, v_potential), wanted[2:], strict=True))
+    return *points, *weights
+
 
 
 define(
