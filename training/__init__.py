@@ -1,0 +1,1 @@
+"""Train and evaluate multimodal retrieval models on the losses of transphere."""

@@ -1,0 +1,159 @@
+"""The command line: transphere fit | eval | plot | data | demo."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+
+EXIT_USER, EXIT_NOT_FINITE, EXIT_INTERRUPTED = 2, 3, 130
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 done, 2 something the user can put right, 3 a loss that is not finite, 130 interrupted."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.call(arguments) or 0
+    except UserError as error:
+        return _fail(str(error), EXIT_USER)
+    except ArithmeticError as error:
+        return _fail(f"{error}. The last good checkpoint is kept", EXIT_NOT_FINITE)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command (fit: with --resume auto) goes on from what is finished", EXIT_INTERRUPTED)
+    except BrokenPipeError:  # the reader of a pipe has gone, as in `transphere eval RUN | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", EXIT_USER)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"transphere: error: {message}", file=sys.stderr)
+    return code
+
+
+def _fit(arguments: argparse.Namespace) -> None:
+    from . import config as configuration
+    from .run import fit
+
+    config = configuration.load(arguments.recipe, arguments.set)
+    if arguments.data:
+        config = config.replace(data={"manifest": arguments.data})
+    out = arguments.out or Path("runs") / f"{Path(arguments.recipe).stem}-seed{config.run.seed}"
+    done = fit(config, out, resume=arguments.resume == "auto")
+    print(
+        f"{out}: best epoch {done['best_epoch']} of {done['epochs']}, validation MRR {done['val_mrr']:.3f}, {done['seconds']:.0f} s\n"
+        f"next: transphere eval {out}"
+    )
+
+
+def _eval(arguments: argparse.Namespace) -> None:
+    from .report import evaluation_table
+    from .run import open_run
+
+    run = open_run(arguments.run, arguments.data)
+    report = run.evaluate(arguments.split)
+    if arguments.json:
+        print(json.dumps(report, indent=1, ensure_ascii=False))
+    else:
+        print(evaluation_table(report))
+        print(f"\nbest epoch {run.epoch}, {arguments.split} split; all numbers: {run.path / (arguments.split + '.json')}")
+
+
+def _plot(arguments: argparse.Namespace) -> None:
+    from .plots import plot_run
+    from .run import open_run
+
+    for path in plot_run(open_run(arguments.run, arguments.data), arguments.split):
+        print(path)
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from .demo import demo
+
+    demo(arguments.out, arguments.corpus)
+
+
+def _data_build(arguments: argparse.Namespace) -> None:
+    from .data import Manifest, build
+
+    path = build(arguments.name, arguments.out, language=arguments.language, strict=arguments.strict)
+    print(f"{path}\n{Manifest.read(path).counts()}")
+
+
+def _data_list(arguments: argparse.Namespace) -> None:
+    from .data import CORPORA
+
+    for name, what in CORPORA.items():
+        print(f"{name:8}{what}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    from .config import recipe_names
+
+    parser = argparse.ArgumentParser(
+        prog="transphere",
+        description="Learn a shared sphere for images, text, speech and more, and search across them.",
+        epilog="Start with: transphere demo. Results are numbers and pictures in a folder; nothing is sent anywhere.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(to: Any, name: str, call: Callable[[argparse.Namespace], None], text: str, example: str = "") -> argparse.ArgumentParser:
+        made = to.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", epilog=example)
+        made.set_defaults(call=call)
+        return made
+
+    demo = command(commands, "demo", _demo, "build a small real corpus, train with and without L_S, show a table and pictures (5 minutes)")
+    demo.add_argument(
+        "--out", type=Path, default=Path("demo-results"), metavar="DIR", help="folder of the results (default: ./demo-results)"
+    )
+    demo.add_argument(
+        "--corpus",
+        default="auto",
+        choices=("auto", "tux", "emoji"),
+        help="tux: photographs, drawings, human speech; emoji: needs pip only; auto (default): tux where apt can supply it, else emoji",
+    )
+
+    fit = command(
+        commands,
+        "fit",
+        _fit,
+        "train a model",
+        example="Example: transphere fit ismir2024 --data tux --set optim.epochs=20 --set run.seed=1",
+    )
+    fit.add_argument("recipe", metavar="RECIPE", help=f"one of {', '.join(recipe_names())}, or the path of a TOML file")
+    fit.add_argument("--data", metavar="MANIFEST", help="a manifest (JSON lines), or the name of a corpus (transphere data list)")
+    fit.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/RECIPE-seedN)")
+    fit.add_argument(
+        "--resume",
+        choices=("auto", "never"),
+        default="never",
+        help="auto: go on from the last checkpoint, or begin where there is none",
+    )
+    fit.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the recipe: --set optim.lr=1e-3; repeatable"
+    )
+
+    evaluate = command(commands, "eval", _eval, "measure a run's best checkpoint: retrieval in every direction")
+    plot = command(commands, "plot", _plot, "draw a run: training curves, a map of its embeddings, queries with their answers")
+    for made in (evaluate, plot):
+        made.add_argument("run", type=Path, metavar="RUN", help="the folder of a run")
+        made.add_argument("--split", choices=("train", "val", "test"), default="test", help="which items (default: test)")
+        made.add_argument("--data", metavar="MANIFEST", help="the manifest, if it has moved since the run was trained")
+    evaluate.add_argument("--json", action="store_true", help="print everything as JSON instead of a table")
+
+    data = commands.add_parser("data", help="build a corpus, or list the known ones", description="Build a corpus, or list the known ones.")
+    actions = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    build = command(actions, "build", _data_build, "download a corpus and write its manifest; a second call finds everything there")
+    build.add_argument("name", metavar="NAME", help="the corpus, for example tux or emoji")
+    build.add_argument("--language", metavar="XX", help="tux: the language of the spoken captions (default: fr)")
+    build.add_argument("--out", type=Path, metavar="DIR", help="where it goes (default: in the cache)")
+    build.add_argument("--strict", action="store_true", help="end at the first file that cannot be read, instead of leaving its item out")
+    command(actions, "list", _data_list, "list the corpora that are known")
+    return parser

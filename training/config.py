@@ -1,0 +1,255 @@
+"""The configuration of a run: five dataclasses, strict TOML, and `--set section.key=value`.
+
+Every key is known, typed and checked here; a key that is not known is an error that names the nearest one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .errors import UserError, near
+
+RECIPES = Path(__file__).parent / "recipes"
+OBJECTIVES = ("contrastive", "sliced", "harnessed")
+SCHEDULES = ("constant", "cosine")
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is trained on."""
+
+    manifest: str | None = None  # path of a manifest, or the name of a corpus that `transphere data list` shows
+    split_seed: int | None = None  # None keeps the manifest's own splits; a number assigns the groups anew
+    modalities: list[str] = field(default_factory=list)  # empty: all that the manifest has
+    encoders: dict[str, str] = field(default_factory=dict)  # modality -> frozen encoder; modalities given as vectors need none
+
+
+@dataclass(frozen=True)
+class Model:
+    """The head of every modality: features -> von Mises-Fisher on the unit sphere of R^dim."""
+
+    dim: int = 512
+    hidden: int = 0  # width of the head's hidden layer; 0: none, the head is linear
+    dropout: float = 0.5
+    kappa: tuple[float, float] = (64.0, 128.0)  # open interval of the concentration
+
+
+@dataclass(frozen=True)
+class Objective:
+    """contrastive: L_C (eq. 10); sliced: L_S (eq. 12); harnessed: L_C + weight L_S (eq. 13). ISMIR 2024."""
+
+    name: str = "harnessed"
+    temperature: float = 0.07
+    n_samples: int = 16
+    n_projections: int = 100
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Optim:
+    """Adam (AdamW where weight_decay > 0)."""
+
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    clip_norm: float = 0.0  # 0: gradients are not clipped
+    schedule: str = "constant"
+    batch_size: int = 128
+    epochs: int = 60
+
+
+@dataclass(frozen=True)
+class Run:
+    """How the run goes."""
+
+    seed: int = 0
+    eval_every: int = 1  # epochs between validations; a checkpoint is written at each
+    patience: int = 0  # validations without a better MRR before the run stops; 0: never
+    eval_samples: int = 64  # samples of a distribution from which its Fréchet mean is taken
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
+
+
+@dataclass(frozen=True)
+class Config:
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    objective: Objective = field(default_factory=Objective)
+    optim: Optim = field(default_factory=Optim)
+    run: Run = field(default_factory=Run)
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def replace(self, **sections: dict[str, object]) -> Config:
+        """A copy with some keys of some sections changed: config.replace(run={"seed": 1})."""
+        return dataclasses.replace(self, **{s: dataclasses.replace(getattr(self, s), **keys) for s, keys in sections.items()})
+
+    def digest(self, *facts: str) -> str:
+        """sha256 of every value that can change a result (where the manifest lies cannot), and of further `facts`."""
+        values = dataclasses.asdict(self)
+        del values["data"]["manifest"]
+        return hashlib.sha256(json.dumps([values, *facts], sort_keys=True).encode()).hexdigest()
+
+
+def load(recipe: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """The configuration of a recipe (the name of one that comes with the package, or the path of a TOML file).
+
+    `overrides` are "section.key=value", later ones win. Raises UserError for an unknown recipe, section or key, a wrong type or range.
+    """
+    path = find_recipe(recipe)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a valid TOML file: {error}") from None
+    except OSError as error:
+        raise UserError(f"cannot read the recipe {path}: {error.strerror}") from None
+    for text in overrides:
+        _override(values, text)
+    return from_dict(values, str(path))
+
+
+def from_dict(values: dict[str, object], where: str) -> Config:
+    """The configuration held by nested tables; `where` names their origin in errors."""
+    hints = typing.get_type_hints(Config)
+    sections = {}
+    for name, table in values.items():
+        _known(name, hints, f"{where}: unknown section")
+        if not isinstance(table, dict):
+            raise UserError(f"{where}: expected [{name}] to be a table, got {table!r}")
+        keys = typing.get_type_hints(hints[name])
+        for key in table:
+            _known(key, keys, f"{where}: unknown key", f"{name}.")
+        sections[name] = hints[name](**{key: _convert(value, keys[key], f"{where}: {name}.{key}") for key, value in table.items()})
+    return Config(**sections)
+
+
+def find_recipe(recipe: str | Path) -> Path:
+    """The file of a recipe given by name or by path."""
+    packaged = RECIPES / f"{recipe}.toml"
+    if packaged.is_file():
+        return packaged
+    if Path(recipe).is_file():
+        return Path(recipe)
+    raise UserError(f"unknown recipe {str(recipe)!r}, and no such file; {near(str(recipe), recipe_names())}")
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def to_toml(config: Config) -> str:
+    """The configuration as a recipe; reading it back gives an equal Config."""
+    lines = []
+    for name, table in dataclasses.asdict(config).items():
+        lines.append(f"[{name}]")
+        # A JSON string, number, boolean or list of them is TOML too; None is said by leaving the key out.
+        lines += [f"{key} = {_toml(value)}" for key, value in table.items() if value is not None]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items()) + "}"
+    # DEL is the one control character that JSON leaves as it is and TOML forbids.
+    return json.dumps(value).replace("\x7f", "\\u007f")
+
+
+def _override(values: dict[str, object], text: str) -> None:
+    """Put "section.key=value" (or "section.key.name=value" for a table) into the nested tables `values`."""
+    key, equals, raw = text.partition("=")
+    names = [name.strip() for name in key.split(".")]
+    if not equals or len(names) < 2 or not all(names):
+        raise UserError(f"--set {text}: expected section.key=value, for example --set optim.lr=1e-3")
+    hints = typing.get_type_hints(Config)
+    _known(names[0], hints, f"--set {text}: unknown section")
+    keys = typing.get_type_hints(hints[names[0]])
+    _known(names[1], keys, f"--set {text}: unknown key", f"{names[0]}.")
+    hint = keys[names[1]]
+    if typing.get_origin(hint) is dict and len(names) == 3:
+        hint = str
+    elif len(names) > 2:
+        raise UserError(f"--set {text}: {names[0]}.{names[1]} holds a single value, not a table")
+    table = values
+    for name in names[:-1]:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise UserError(f"--set {text}: the recipe does not hold a table at {name}")
+    # The value is checked here rather than with the recipe so that the message names --set.
+    table[names[-1]] = _convert(_parse(raw.strip(), hint), hint, f"--set {text}")
+
+
+def _parse(raw: str, hint: object) -> object:
+    if hint is str or str in typing.get_args(hint) and typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return raw.strip("\"'")
+    try:
+        parsed = tomllib.loads(f"value = {raw}")
+    except tomllib.TOMLDecodeError:
+        return raw
+    return parsed["value"] if len(parsed) == 1 else raw
+
+
+def _convert(value: object, hint: object, where: str) -> object:
+    """`value` as the type `hint` says, or a UserError; a number is never a string and a truth value never a number."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return None if value is None else _convert(value, next(a for a in arguments if a is not type(None)), where)
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    if hint is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if hint is str and isinstance(value, str):
+        return value
+    if origin is list and isinstance(value, (list, tuple)):
+        return [_convert(item, arguments[0], where) for item in value]
+    if origin is tuple and isinstance(value, (list, tuple)) and len(value) == len(arguments):
+        return tuple(_convert(item, kind, where) for item, kind in zip(value, arguments, strict=True))
+    if origin is dict and isinstance(value, dict):
+        return {str(key): _convert(item, arguments[1], where) for key, item in value.items()}
+    names = {int: "a whole number", float: "a finite number", str: "a string", list: "a list", dict: "a table", tuple: "a pair of numbers"}
+    raise UserError(f"{where}: expected {names[origin or hint]}, got {value!r}")
+
+
+def _check(config: Config) -> None:
+    data, model, objective, optim, run = config.data, config.model, config.objective, config.optim, config.run
+    low, high = model.kappa
+    rules = [
+        (len(set(data.modalities)) == len(data.modalities), "data.modalities", "each modality once", data.modalities),
+        (len(data.modalities) != 1, "data.modalities", "none (all) or at least two", data.modalities),
+        (model.dim >= 2, "model.dim", "at least 2", model.dim),
+        (model.hidden >= 0, "model.hidden", "0 (none) or more", model.hidden),
+        (0 <= model.dropout < 1, "model.dropout", "0 <= dropout < 1", model.dropout),
+        (0 <= low < high, "model.kappa", "0 <= low < high", list(model.kappa)),
+        (objective.temperature > 0, "objective.temperature", "a number > 0", objective.temperature),
+        (objective.n_samples >= 1, "objective.n_samples", "at least 1", objective.n_samples),
+        (objective.n_projections >= 1, "objective.n_projections", "at least 1", objective.n_projections),
+        (objective.weight >= 0, "objective.weight", "a number >= 0", objective.weight),
+        (0 < optim.lr <= 1e6, "optim.lr", "0 < lr <= 1e6", optim.lr),
+        (optim.weight_decay >= 0, "optim.weight_decay", "a number >= 0", optim.weight_decay),
+        (optim.clip_norm >= 0, "optim.clip_norm", "a number >= 0", optim.clip_norm),
+        (optim.batch_size >= 2, "optim.batch_size", "at least 2", optim.batch_size),
+        (optim.epochs >= 1, "optim.epochs", "at least 1", optim.epochs),
+        (run.eval_every >= 1, "run.eval_every", "at least 1", run.eval_every),
+        (run.patience >= 0, "run.patience", "0 (never) or more", run.patience),
+        (run.eval_samples >= 1, "run.eval_samples", "at least 1", run.eval_samples),
+    ]
+    for holds, key, expected, value in rules:
+        if not holds:
+            raise UserError(f"{key}: expected {expected}, got {value}")
+    for key, value, known in (("objective.name", objective.name, OBJECTIVES), ("optim.schedule", optim.schedule, SCHEDULES)):
+        if value not in known:
+            raise UserError(f"{key}: unknown {value!r}; {near(value, known)}")
+
+
+def _known(name: str, known: Iterable[str], complaint: str, prefix: str = "") -> None:
+    if name not in known:
+        raise UserError(f"{complaint} {prefix + name!r}; {near(prefix + name, [prefix + k for k in known])}")

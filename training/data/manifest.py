@@ -1,0 +1,200 @@
+"""The manifest: JSON lines, one item a row, paths relative to the manifest's folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..errors import UserError, near
+from .cache import replacing
+from .groups import SHARES, assign
+
+_REQUIRED = ("id", "split", "group", "caption", "modalities")
+_KNOWN = (*_REQUIRED, "label", "meta")
+_KINDS = ("path", "texts", "vector")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One row: what the modalities hold, and what must be known to split and to score it.
+
+    ``group`` never straddles a split; items with equal ``caption`` count as each other's hits; ``label`` is a category for
+    plots. A modality is None where it is missing, else it has one of ``path``, ``texts`` (list of str) or ``vector`` (list of
+    float) and may carry more keys, such as ``"synthetic": true``.
+    """
+
+    id: str
+    split: str
+    group: str
+    caption: str
+    modalities: dict[str, dict[str, Any] | None]
+    label: str = ""
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A read manifest. ``sha256`` is that of the file's bytes, or of what it would hold for one made by ``resplit``."""
+
+    items: list[Item]
+    path: Path
+    sha256: str
+
+    @property
+    def root(self) -> Path:
+        return self.path.parent
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of all modalities, in the order in which they first appear."""
+        return tuple(dict.fromkeys(name for item in self.items for name in item.modalities))
+
+    @classmethod
+    def read(cls, path: str | Path) -> Manifest:
+        """Reads and checks a manifest.
+
+        Raises UserError that names the file, the line and the field: bad JSON, a missing or unknown field, a wrong type, a
+        duplicate id, vectors of unequal length, no items. Whether the files it names exist is not looked at here.
+        """
+        path = Path(path).absolute()
+        try:
+            raw = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"manifest {path}: cannot be read: {error.strerror}") from error
+        items, line_of, length_of = [], {}, {}
+        # only \n ends a line (and \r\n, since JSON ignores \r): str.splitlines would also cut at U+2028 inside a caption
+        for number, line in enumerate(raw.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+            if not line.strip():
+                continue
+            where = f"manifest {path}, line {number}"
+            item = _parse(line, where)
+            if item.id in line_of:
+                raise UserError(f"{where}: id {item.id!r} is already used in line {line_of[item.id]}")
+            line_of[item.id] = number
+            for name, entry in item.modalities.items():
+                if entry and "vector" in entry:
+                    length, first = length_of.setdefault(name, (len(entry["vector"]), number))
+                    if length != len(entry["vector"]):
+                        found = len(entry["vector"])
+                        raise UserError(f"{where}: 'vector' of modality {name!r} has {found} numbers, in line {first} {length}")
+            items.append(item)
+        if not items:
+            raise UserError(f"manifest {path}: expected one item or more, got an empty file")
+        return cls(items, path, hashlib.sha256(raw).hexdigest())
+
+    @classmethod
+    def write(cls, path: str | Path, items: Sequence[Item]) -> Manifest:
+        """Writes ``items`` in one atomic step and returns the manifest as read back, hence checked."""
+        path = Path(path).absolute()
+        with replacing(path) as temporary:
+            temporary.write_bytes(_dump(items))
+            checked = cls.read(temporary)
+        return replace(checked, path=path)
+
+    def resplit(self, seed: int) -> Manifest:
+        """The same items with splits assigned anew by group: 70 % train, 10 % val, 20 % test of the groups."""
+        splits = assign([item.group for item in self.items], seed)
+        items = [replace(item, split=split) for item, split in zip(self.items, splits, strict=True)]
+        return Manifest(items, self.path, hashlib.sha256(_dump(items)).hexdigest())
+
+    def split(self, name: str) -> list[Item]:
+        """The items of split "train", "val" or "test"."""
+        if name not in SHARES:
+            raise UserError(f"split: expected one of {', '.join(SHARES)}, got {name!r}")
+        return [item for item in self.items if item.split == name]
+
+    def counts(self) -> str:
+        """One line for people: items, groups and the sizes of the splits."""
+        sizes = Counter(item.split for item in self.items)
+        splits = ", ".join(f"{name} {sizes[name]}" for name in SHARES)
+        return f"{len(self.items)} items, {len({item.group for item in self.items})} groups ({splits})"
+
+
+def _dump(items: Sequence[Item]) -> bytes:
+    rows = []
+    for item in items:
+        row = asdict(item)
+        if not row["meta"]:
+            del row["meta"]
+        rows.append(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+    return "".join(rows).encode()
+
+
+def _parse(line: bytes, where: str) -> Item:
+    try:
+        row = json.loads(line.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: expected UTF-8, got byte 0x{line[error.start]:02x} at column {error.start + 1}") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}, column {error.colno}: not JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not JSON that can be used: {error}") from error
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: expected a JSON object, got {type(row).__name__}")
+    unknown = [key for key in row if key not in _KNOWN]
+    missing = [key for key in _REQUIRED if key not in row]
+    if unknown:
+        raise UserError(f"{where}: unknown field {unknown[0]!r}; {near(unknown[0], _KNOWN)}")
+    if missing:
+        raise UserError(f"{where}: field {missing[0]!r} is missing")
+    for name in ("id", "split", "group", "caption", "label"):
+        _text(row.get(name, ""), f"{where}: field {name!r}", empty=name in ("caption", "label"))
+    if row["split"] not in SHARES:
+        raise UserError(f"{where}: field 'split': expected one of {', '.join(SHARES)}, got {row['split']!r}")
+    if not isinstance(row.get("meta", {}), dict):
+        raise UserError(f"{where}: field 'meta': expected an object, got {type(row['meta']).__name__}")
+    if not isinstance(row["modalities"], dict) or not any(row["modalities"].values()):
+        raise UserError(f"{where}: field 'modalities': expected an object with one modality or more, got {_short(row['modalities'])}")
+    for name, entry in row["modalities"].items():
+        _check_entry(entry, f"{where}: modality {name!r}")
+    return Item(**row)
+
+
+def _check_entry(entry: Any, where: str) -> None:
+    if entry is None:
+        return
+    if not isinstance(entry, dict) or sum(kind in entry for kind in _KINDS) != 1:
+        raise UserError(f"{where}: expected null or an object with one of {', '.join(_KINDS)}, got {_short(entry)}")
+    if "path" in entry:
+        _text(entry["path"], f"{where}: 'path'")
+        if PurePosixPath(entry["path"]).is_absolute():
+            raise UserError(f"{where}: 'path': expected one relative to the manifest's folder, got {entry['path']!r}")
+    elif "texts" in entry:
+        if not isinstance(entry["texts"], list) or not entry["texts"]:
+            raise UserError(f"{where}: 'texts': expected a list of one text or more, got {_short(entry['texts'])}")
+        for text in entry["texts"]:
+            _text(text, f"{where}: 'texts'")
+    else:
+        vector = entry["vector"]
+        if not isinstance(vector, list) or not vector or not all(type(v) in (int, float) and math.isfinite(v) for v in vector):
+            raise UserError(f"{where}: 'vector': expected a list of finite numbers, got {_short(vector)}")
+
+
+def _text(value: Any, where: str, empty: bool = False) -> None:
+    if not isinstance(value, str) or not (empty or value.strip()):
+        raise UserError(f"{where}: expected a text that is not empty, got {_short(value)}")
+    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise UserError(f"{where}: holds a character that no file name or tokenizer can take (NUL or half of a surrogate pair)")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) != len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"field {twice!r} is given twice")
+    return row
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number")
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=True, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,42 @@
+"""Reading sound files."""
+
+from __future__ import annotations
+
+from math import gcd
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from scipy.signal import resample_poly
+
+from ..errors import CorruptFile
+
+
+def read_sound(path: str | Path, rate: int | None = None) -> tuple[np.ndarray, int]:
+    """Mono float32 samples (n,), resampled to ``rate`` Hz where given, and their rate.
+
+    Raises CorruptFile that names a file that is missing, no sound, empty, or cut short.
+    """
+    try:
+        samples, found = soundfile.read(path, dtype="float32", always_2d=True)  # (n, channels)
+    except (OSError, RuntimeError) as error:
+        raise CorruptFile(f"{path}: not a sound file that can be read: {error}") from error
+    if not len(samples) or not np.isfinite(samples).all():
+        raise CorruptFile(f"{path}: the sound is {'empty' if not len(samples) else 'not finite'}")
+    if _cut_short(Path(path)):
+        raise CorruptFile(f"{path}: the sound is cut short: its last ogg page is missing")
+    mono = samples.mean(1)  # (n,)
+    if rate in (None, found):
+        return mono, found
+    factor = gcd(rate, found)
+    return resample_poly(mono, rate // factor, found // factor).astype(np.float32), rate
+
+
+def _cut_short(path: Path) -> bool:
+    """Whether an ogg stream lacks its end, which libsndfile passes over in silence (RFC 3533: page header, end-of-stream flag)."""
+    data = path.read_bytes()
+    if not data.startswith(b"OggS"):
+        return False
+    page = data.rfind(b"OggS")
+    segments = data[page + 27 : page + 27 + data[min(page + 26, len(data) - 1)]]
+    return not data[page + 5 : page + 6] or not data[page + 5] & 4 or len(data) < page + 27 + len(segments) + sum(segments)

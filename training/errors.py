@@ -1,0 +1,25 @@
+"""Errors that are meant for the person at the keyboard: the command line prints their text and no traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """Something the user can put right; the message names the thing, what was expected and what came."""
+
+
+class SourceUnavailable(UserError):
+    """A package's source (apt, the network) is missing on this machine, so another corpus may be used instead."""
+
+
+class CorruptFile(UserError):
+    """A file that holds no image or sound, or only half of one; a corpus build skips its item and goes on."""
+
+
+def near(name: str, options: Iterable[str]) -> str:
+    """How to end a message about an unknown ``name``: the closest option when there is one, and all of them."""
+    options = sorted(options)
+    match = get_close_matches(str(name), options, n=1)
+    return (f"did you mean {match[0]!r}? " if match else "") + f"known: {', '.join(options)}"

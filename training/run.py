@@ -1,0 +1,193 @@
+"""A run is a folder: begin or continue one, open a finished one.
+
+config.toml    the recipe that makes the run again     metrics.jsonl      a line per epoch
+run.json       data, versions, machine, digest         best.safetensors   weights of the best epoch
+last.pt        where a cut run goes on from            done.json          how it ended
+<split>.json   an evaluation
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+import transphere
+
+from . import checkpoint
+from . import config as configuration
+from .batch import Batch, encoders_of, load_features
+from .config import Config
+from .data.manifest import Manifest
+from .encoders import encoder
+from .errors import UserError, near
+from .evaluator import evaluate
+from .model import Model, build_model
+from .seeding import derive
+from .trainer import Trainer, pick_device
+
+
+def fit(config: Config, out: Path, *, resume: bool = False, progress: bool = True) -> dict:
+    """Train in the folder `out`; returns how it ended (done.json).
+
+    resume: go on with what is there, which must be of the same configuration and data; a finished run is left as it is.
+    UserError when `out` holds a run and resume is False, or anything else.
+    """
+    manifest = open_manifest(config.data)
+    config = config.replace(data={"manifest": str(manifest.path)})
+    digest = run_digest(config, manifest)
+    done = _claim(out, config, digest, resume)
+    if done:
+        return done
+    features = load_features(manifest, config.data, progress)
+    train, val = features.split("train"), features.split("val")
+    trainer = Trainer(config, train, val, out, digest, progress)
+    dims = {name: x.shape[1] for name, x in features.inputs.items()}
+    facts = {"digest": digest, "manifest": str(manifest.path), "manifest_sha256": manifest.sha256, "dims": dims, **environment()}
+    # Only now, when nothing in the configuration can be wrong any more, does the folder become a run.
+    checkpoint.write_json(out / "run.json", facts)
+    checkpoint.write(out / "config.toml", configuration.to_toml(config))
+    if resume:
+        trainer.resume()
+    return trainer.fit()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run with a best checkpoint, opened for reading."""
+
+    path: Path
+    config: Config
+    facts: dict  # run.json
+    model: Model  # in evaluation mode, with the weights of the best epoch
+    epoch: int
+    manifest: Manifest
+
+    def features(self, split: str, progress: bool = True) -> Batch:
+        """The items of a split with their features, on the model's device."""
+        batch = load_features(self.manifest, self.config.data, progress).split(split)
+        return batch.to(next(self.model.parameters()).device)
+
+    def evaluate(self, split: str, progress: bool = True) -> dict:
+        """Every direction's metrics on a split and the protocol behind them; also written to <split>.json."""
+        run = self.config.run
+        results = evaluate(self.model, self.features(split, progress), run.eval_samples, derive(run.seed, split))
+        if not results:
+            raise UserError(f"no item of the {split} split can ask another: each has one modality only")
+        report = {
+            "split": split,
+            "epoch": self.epoch,
+            "eval_samples": run.eval_samples,
+            "ties": "expected rank",
+            "positives": "the item itself and items of equal caption",
+            "directions": results,
+            "config": asdict(self.config),
+            "run": self.facts,
+        }
+        checkpoint.write_json(self.path / f"{split}.json", report)
+        return report
+
+
+def open_run(path: Path, data: str | None = None) -> Run:
+    """Open the folder of a run. `data`: another place of its manifest; the content must be the same."""
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder")
+    facts = checkpoint.read_json(path / "run.json")
+    if facts is None:
+        raise UserError(f"{path}: not the folder of a run, it has no run.json")
+    if not {"digest", "dims", "manifest_sha256"} <= facts.keys() or not (path / "config.toml").is_file():
+        raise UserError(f"{path}: run.json is not that of a run, or config.toml is missing")
+    config = configuration.load(path / "config.toml")
+    if data is not None:
+        config = config.replace(data={"manifest": data})
+    weights, marks = checkpoint.load_weights(path / "best.safetensors")
+    if marks.get("digest") != facts["digest"]:
+        raise UserError(f"{path}: best.safetensors belongs to another configuration than run.json")
+    manifest = open_manifest(config.data)
+    if manifest.sha256 != facts["manifest_sha256"]:
+        raise UserError(f"{manifest.path}: has changed since {path} was trained on it; fit again, or give the old file by --data")
+    return Run(path, config, facts, _load(config, facts["dims"], weights, path), marks["epoch"], manifest)
+
+
+def open_manifest(data: configuration.Data) -> Manifest:
+    """The manifest that data.manifest names: a file, a folder with a manifest.jsonl, or a corpus, built where it is not there yet."""
+    from .data import CORPORA, build
+
+    name = data.manifest
+    if not name:
+        raise UserError(f"no data: give --data MANIFEST or --data NAME with one of {', '.join(CORPORA)}")
+    path = Path(name)
+    if path.is_dir():
+        path /= "manifest.jsonl"
+    elif not path.exists() and name in CORPORA:
+        path = build(name)
+    elif not path.exists() and os.sep not in name and not path.suffix:
+        raise UserError(f"data: {name!r} is no file and no corpus; {near(name, CORPORA)}")
+    manifest = Manifest.read(path)
+    return manifest if data.split_seed is None else manifest.resplit(data.split_seed)
+
+
+def run_digest(config: Config, manifest: Manifest) -> str:
+    """What tells runs apart: every value of the configuration, the data, what encodes each modality, the version."""
+    used = encoders_of(manifest, config.data)
+    names = [f"{name}={kind}" + ("" if kind == "vector" else f"-{encoder(kind).version}") for name, kind in sorted(used.items())]
+    return config.digest(manifest.sha256, *names, transphere.__version__)
+
+
+@functools.cache
+def environment() -> dict[str, str | int]:
+    """What a result may depend on besides the configuration."""
+    return {
+        "transphere": transphere.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+    }
+
+
+def _claim(out: Path, config: Config, digest: str, resume: bool) -> dict | None:
+    """Make sure that `out` is ours to write to; its done.json when it holds this very run, finished."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        names = {path.name for path in out.iterdir()}
+    except OSError as error:
+        raise UserError(f"--out {out}: {error.strerror}") from None
+    if not names:
+        return None
+    facts = checkpoint.read_json(out / "run.json")
+    if facts is None:
+        raise UserError(f"--out {out}: the folder is not empty and holds no run; give another")
+    if not resume:
+        raise UserError(f"--out {out}: holds a run already; go on with it by --resume auto, or give another folder")
+    if facts.get("digest") != digest:
+        raise UserError(f"--out {out}: holds another run ({_difference(out, config)}); give another folder")
+    done = checkpoint.read_json(out / "done.json")
+    return done if done and done.get("digest") == digest and (out / "best.safetensors").is_file() else None
+
+
+def _difference(out: Path, config: Config) -> str:
+    """What sets the run in `out` apart from `config`, in words."""
+    if not (out / "config.toml").is_file():
+        return "its config.toml is missing"
+    there, here = asdict(configuration.load(out / "config.toml")), asdict(config)
+    differing = [
+        f"{section}.{key} = {there[section][key]!r} there, {here[section][key]!r} here"
+        for section in here
+        for key in here[section]
+        if there[section][key] != here[section][key]
+    ]
+    return "; ".join(differing) or "the data or the version of transphere has changed"
+
+
+def _load(config: Config, dims: dict[str, int], weights: dict[str, torch.Tensor], path: Path) -> Model:
+    model = build_model(config.model, dims)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"{path}: best.safetensors does not fit config.toml: {str(error).splitlines()[0]}") from None
+    return model.to(pick_device(config.run.device)).eval()
