@@ -75,9 +75,13 @@ def _plot(arguments: argparse.Namespace) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> None:
-    from .demo import demo
+    import torch
 
-    demo(arguments.out, arguments.corpus)
+    from .demo import SEEDS, demo
+
+    # On a GPU one run at a time fills it; on CPUs a run a core, of nine.
+    workers = 1 if torch.cuda.is_available() else min(len(os.sched_getaffinity(0)), 3 * len(SEEDS))
+    demo(arguments.out, arguments.corpus, workers=workers)
 
 
 def _data_build(arguments: argparse.Namespace) -> None:

@@ -6,13 +6,19 @@ items; a run's test items are scored once, after its epoch has been chosen.
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+
+import torch
+from tqdm import tqdm
 
 from . import checkpoint
 from . import config as configuration
+from .batch import load_features
 from .config import Config
 from .contact_sheet import contact_sheet
 from .data import build
@@ -28,11 +34,11 @@ SEEDS = (0, 1, 2)
 BASELINE, SLICED, CONTROL = "L_C", "L_C + L_S", "duration only"
 
 
-def demo(out: Path, corpus: str = "auto", seeds: Sequence[int] = SEEDS, changes: Sequence[str] = ()) -> dict:
+def demo(out: Path, corpus: str = "auto", seeds: Sequence[int] = SEEDS, changes: Sequence[str] = (), workers: int = 1) -> dict:
     """Build, train, measure, draw; returns what table.json holds.
 
     corpus: "auto", "tux", "emoji", or the path of a manifest. changes: "section.key=value" for every run.
-    What is finished is not done again.
+    workers: runs at a time, each in a process with one thread. What is finished is not done again.
     """
     started = time.monotonic()
     try:
@@ -42,7 +48,9 @@ def demo(out: Path, corpus: str = "auto", seeds: Sequence[int] = SEEDS, changes:
     manifest, note = _corpus(corpus)
     say(f"{manifest.path}: {manifest.counts()}")
     arms = _arms(manifest, list(changes))
-    done = {name: [_run(name, config, manifest, out, seed) for seed in seeds] for name, config in arms.items()}
+    for config in arms.values():  # all features once, before several processes want them
+        load_features(manifest, config.data)
+    done = _run_all(arms, manifest, out, seeds, workers)
     tested = {name: [_tested(path) for path in paths] for name, paths in done.items()}
     report = {**demo_report(tested, list(seeds)), "corpus": _about(manifest, note), "environment": environment()}
     table = demo_table(report)
@@ -86,15 +94,45 @@ def _arms(manifest: Manifest, changes: list[str]) -> dict[str, Config]:
     return {name: config.replace(data={"manifest": str(manifest.path)}) for name, config in arms.items()}
 
 
+def _run_all(arms: dict[str, Config], manifest: Manifest, out: Path, seeds: Sequence[int], workers: int) -> dict[str, list[Path]]:
+    """arm -> the folders of its finished runs, one a seed."""
+    jobs = [(name, config, manifest, out, seed) for name, config in arms.items() for seed in seeds]
+    if workers < 2:
+        paths = [_run(*job) for job in jobs]
+    else:
+        context = multiprocessing.get_context("spawn")
+        rows = context.Queue()
+        for row in range(workers):
+            rows.put(row)
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(rows,)) as pool:
+            try:
+                paths = [future.result() for future in [pool.submit(_run, *job) for job in jobs]]
+            except BaseException:  # an error or an interrupt: what has not begun need not begin
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    return {name: paths[i * len(seeds) : (i + 1) * len(seeds)] for i, name in enumerate(arms)}
+
+
+_row = 0  # of this process's progress bar
+
+
+def _begin_worker(rows: multiprocessing.Queue) -> None:
+    # Several small runs share the cores better than the threads of one, which wait for each other at every step.
+    global _row
+    torch.set_num_threads(1)
+    _row = rows.get()
+
+
 def _run(name: str, config: Config, manifest: Manifest, out: Path, seed: int) -> Path:
     """The folder of one finished run; its name carries a digest, so that a run of another recipe or corpus gets a folder of its own."""
     config = config.replace(data={"split_seed": seed}, run={"seed": seed})
     word = {BASELINE: "baseline", SLICED: "sliced", CONTROL: "duration"}[name]
     path = out / "runs" / f"{word}-seed{seed}-{run_digest(config, manifest.resplit(seed))[:8]}"
-    done = fit(config, path, resume=True)
-    say(
+    done = fit(config, path, resume=True, row=_row)
+    tqdm.write(
         f"{name}, seed {seed}: best epoch {done['best_epoch']} of {done['epochs']}, "
-        f"validation MRR {done['val_mrr']:.3f}, {done['seconds']:.0f} s"
+        f"validation MRR {done['val_mrr']:.3f}, {done['seconds']:.0f} s",
+        file=sys.stderr,
     )
     return path
 

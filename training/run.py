@@ -31,10 +31,11 @@ from .seeding import derive
 from .trainer import Trainer, pick_device
 
 
-def fit(config: Config, out: Path, *, resume: bool = False, progress: bool = True) -> dict:
+def fit(config: Config, out: Path, *, resume: bool = False, progress: bool = True, row: int = 0) -> dict:
     """Train in the folder `out`; returns how it ended (done.json).
 
     resume: go on with what is there, which must be of the same configuration and data; a finished run is left as it is.
+    row: the line of the terminal that the progress bar takes, where several runs go on at a time.
     UserError when `out` holds a run and resume is False, or anything else.
     """
     manifest = open_manifest(config.data)
@@ -45,7 +46,7 @@ def fit(config: Config, out: Path, *, resume: bool = False, progress: bool = Tru
         return done
     features = load_features(manifest, config.data, progress)
     train, val = features.split("train"), features.split("val")
-    trainer = Trainer(config, train, val, out, digest, progress)
+    trainer = Trainer(config, train, val, out, digest, progress, row)
     dims = {name: x.shape[1] for name, x in features.inputs.items()}
     facts = {"digest": digest, "manifest": str(manifest.path), "manifest_sha256": manifest.sha256, "dims": dims, **environment()}
     # Only now, when nothing in the configuration can be wrong any more, does the folder become a run.

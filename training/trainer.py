@@ -61,8 +61,8 @@ class Trainer:
     (written when the run has ended). `digest` marks the checkpoints; one of another configuration is refused.
     """
 
-    def __init__(self, config: Config, train: Batch, val: Batch, out: Path, digest: str, progress: bool = True) -> None:
-        self.config, self.out, self.digest, self.progress = config, out, digest, progress
+    def __init__(self, config: Config, train: Batch, val: Batch, out: Path, digest: str, progress: bool = True, row: int = 0) -> None:
+        self.config, self.out, self.digest, self.progress, self.row = config, out, digest, progress, row
         self.device = pick_device(config.run.device)
         self.train, self.val = train.matchable().to(self.device), val.to(self.device)
         if len(self.train) < 2:
@@ -218,6 +218,7 @@ class Trainer:
             desc=self.out.name,
             unit="step",
             disable=not self.progress,
+            position=self.row,
             mininterval=0.1 if watched else 10.0,
             dynamic_ncols=True,
             leave=not watched,

@@ -194,3 +194,16 @@ def test_curves_and_maps(pictures, manifest):
     few = load_features(Manifest.read(manifest), Data()).select([0])
     with pytest.raises(UserError, match="at least 4"):
         plots.embedding_map({(name,): torch.zeros(1, 3) for name in few.inputs}, few, folder / "none.png")
+
+
+def test_runs_at_a_time_give_the_same_table(manifest, quick, tmp_path):
+    one, two = (demo.demo(tmp_path / str(workers), str(manifest), seeds=(0, 1), changes=quick, workers=workers) for workers in (1, 2))
+    for arm, found in one["arms"].items():
+        for direction, metrics in found.items():
+            assert metrics["MRR"]["values"] == pytest.approx(two["arms"][arm][direction]["MRR"]["values"], abs=0.02)
+
+
+def test_an_error_in_a_worker_reaches_the_user(manifest, quick, tmp_path):
+    (tmp_path / "runs").write_text("in the way")
+    with pytest.raises(UserError, match="runs"):
+        demo.demo(tmp_path, str(manifest), seeds=(0, 1), changes=quick, workers=2)
