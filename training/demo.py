@@ -7,7 +7,9 @@ items; a run's test items are scored once, after its epoch has been chosen.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -121,6 +123,14 @@ def _begin_worker(rows: multiprocessing.Queue) -> None:
     global _row
     torch.set_num_threads(1)
     _row = rows.get()
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """Leave when the process that began this one is gone, however it went."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _run(name: str, config: Config, manifest: Manifest, out: Path, seed: int) -> Path:

@@ -35,7 +35,7 @@ class ProbabilisticContrastive(nn.Module):
 def contrastive(z: Tensor, embeddings: Embeddings, present: Present, temperature: float) -> Tensor:
     """L_C from samples z (S, batch, L, d)."""
     S, batch, L, _ = z.shape
-    flat = z.reshape(S, batch, -1)
+    flat = z.reshape(S, batch, -1).unbind()  # whose backward gathers once, where indexing would fill a tensor of zeros a pair
     with torch.autocast(z.device.type, enabled=False):
         pairs = index_pairs(embeddings)
         losses = [_symmetric(flat[i] @ flat[j].mT / (L * temperature), both_present(embeddings, present, i, j)) for i, j in pairs]

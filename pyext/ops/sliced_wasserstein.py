@@ -95,7 +95,7 @@ def sliced_wasserstein_sphere_pairs(
     if not pairs:
         return sets.new_empty(0, *sets.shape[1:-2])
     frames = _frames(name, n_projections, sets, projections, generator, seed)
-    theta = angles(sets, frames, backend)                                                    # (S, ..., n, P)
+    theta = angles(sets, frames, backend).unbind()                                           # S of (..., n, P)
     distances = [wasserstein_1(name, theta[i], theta[j], None, None, p=p, backend=backend).mean(-1) for i, j in pairs]
     return torch.stack(distances).to(dtype)
 
