@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import torch
@@ -109,6 +111,8 @@ def _run_all(arms: dict[str, Config], manifest: Manifest, out: Path, seeds: Sequ
         with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(rows,)) as pool:
             try:
                 paths = [future.result() for future in [pool.submit(_run, *job) for job in jobs]]
+            except BrokenProcessPool:
+                raise UserError("a training process was killed (out of memory?); the same command goes on from what is finished") from None
             except BaseException:  # an error or an interrupt: what has not begun need not begin
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
@@ -123,6 +127,7 @@ def _begin_worker(rows: multiprocessing.Queue) -> None:
     global _row
     torch.set_num_threads(1)
     _row = rows.get()
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # at once, and without a traceback: every file is written atomically
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
 
