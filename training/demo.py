@@ -139,7 +139,7 @@ def _end_with(parent: int) -> None:
 
 
 def _run(name: str, config: Config, manifest: Manifest, out: Path, seed: int) -> Path:
-    """The folder of one finished run; its name carries a digest, so that a run of another recipe or corpus gets a folder of its own."""
+    """The folder of one finished and tested run; its name carries a digest: a run of another recipe or corpus gets its own."""
     config = config.replace(data={"split_seed": seed}, run={"seed": seed})
     word = {BASELINE: "baseline", SLICED: "sliced", CONTROL: "duration"}[name]
     path = out / "runs" / f"{word}-seed{seed}-{run_digest(config, manifest.resplit(seed))[:8]}"
@@ -149,6 +149,7 @@ def _run(name: str, config: Config, manifest: Manifest, out: Path, seed: int) ->
         f"validation MRR {done['val_mrr']:.3f}, {done['seconds']:.0f} s",
         file=sys.stderr,
     )
+    _tested(path)
     return path
 
 
