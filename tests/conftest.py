@@ -8,6 +8,10 @@ BACKENDS = ["reference", "cpu"]
 TOLERANCE = {torch.float32: dict(rtol=2e-5, atol=2e-6), torch.float64: dict(rtol=1e-11, atol=1e-12)}
 
 
+def pytest_addoption(parser):
+    parser.addoption("--sanitize", action="store_true", help="emulated kernels under AddressSanitizer and UBSan (their runtimes must be preloaded)")
+
+
 @pytest.fixture(autouse=True)
 def _poisoned_memory():
     """In deterministic mode torch fills what `empty` returns with NaN, also inside compiled kernels."""

@@ -1,0 +1,72 @@
+"""Builds with the emulator, for the tests: .cu files compiled by the host's C++ compiler into a shared library, kept by the hash of what went in."""
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+CSRC = ROOT / "csrc"
+CACHE = ROOT / "build" / "emulator"
+CXX = os.environ.get("CXX", "c++")
+FLAGS = ["-std=c++17", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wno-unknown-pragmas", f"-I{CSRC}"]
+FLAGS += [f"-I{CSRC / 'emulator' / 'include'}", "-DTRANSPHERE_EMULATED=1"]
+SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
+SEEDS = range(8)  # 0 and 1 are the ascending and the descending order
+
+
+def build(sources: list[Path], flags: list[str] = [], sanitize: bool = False) -> Path:  # noqa: B006
+    """A shared library of these sources and the emulator. Objects and library are found again while no source, header or flag changes."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    headers = sorted(p for pattern in ("*.h", "*.cuh") for p in CSRC.rglob(pattern))
+    common = _digest(CXX, subprocess.run([CXX, "--version"], capture_output=True).stdout, *(p.read_bytes() for p in headers))
+    options = FLAGS + (SANITIZE if sanitize else [])
+
+    def compile(source: Path) -> Path:
+        language = ["-x", "c++", "-include", "emulator/emulator.h"] if source.suffix == ".cu" else flags
+        out = CACHE / f"{source.stem}-{_digest(common, options, language, source, source.read_bytes())}.o"
+        return _make(out, [CXX, *options, *language, "-c", str(source)])
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(compile, [*sources, CSRC / "emulator" / "emulator.cpp"]))
+    link = [f for f in flags if f.startswith(("-L", "-l", "-Wl,"))] + (SANITIZE[:1] if sanitize else [])
+    library = CACHE / f"lib-{_digest(objects, link)}.so"
+    return _make(library, [CXX, "-shared", *map(str, objects), *link])
+
+
+def _make(out: Path, command: list[str]) -> Path:
+    if not out.exists():
+        half_done = out.with_name(f"{os.getpid()}-{out.name}")
+        result = subprocess.run([*command, "-o", str(half_done)], capture_output=True, text=True)
+        if result.returncode or "warning:" in result.stderr:
+            raise RuntimeError(f"{' '.join(command)}\n{result.stderr}")
+        half_done.replace(out)
+    return out
+
+
+def _digest(*parts) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part if isinstance(part, bytes) else str(part).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()[:24]
+
+
+def load(path: Path) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path))
+    library.transphere_emulator_seed.argtypes = [ctypes.c_uint64]
+    library.transphere_emulator_message.restype = ctypes.c_char_p
+    return library
+
+
+def sanitizer_environment() -> dict[str, str]:
+    """For a subprocess whose Python was not built with the sanitizers."""
+    runtimes = [subprocess.run([CXX, f"-print-file-name={n}"], capture_output=True, text=True).stdout.strip() for n in ("libasan.so", "libubsan.so")]
+    return os.environ | {"LD_PRELOAD": ":".join(runtimes), "ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
+
+
+def nvcc() -> str | None:
+    return shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
