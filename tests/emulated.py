@@ -1,12 +1,17 @@
-"""Builds with the emulator, for the tests: .cu files compiled by the host's C++ compiler into a shared library, kept by the hash of what went in."""
+"""Builds with the emulator, for the tests: .cu files compiled by the host's compiler into a library, kept by the hash of its inputs."""
 
 import ctypes
+import functools
 import hashlib
 import os
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import torch
+
+from transphere import _library
 
 ROOT = Path(__file__).parent.parent
 CSRC = ROOT / "csrc"
@@ -55,6 +60,32 @@ def _digest(*parts) -> str:
     return digest.hexdigest()[:24]
 
 
+def operators() -> set[str]:
+    """The ops that have a CUDA kernel: their files in csrc."""
+    return {p.stem for p in (CSRC / "cuda").glob("*.cu")}
+
+
+def build_operators(sanitize: bool = False) -> Path:
+    """Every CUDA kernel with its binding, which registers it as `<op>_emulated` on CPU tensors."""
+    include, lib = (Path(torch.__file__).parent / folder for folder in ("include", "lib"))
+    flags = [f"-isystem{include}", f"-isystem{include / 'torch/csrc/api/include'}", "-DTORCH_TARGET_VERSION=0x020b000000000000"]
+    flags += [f"-L{lib}", f"-Wl,-rpath,{lib}", "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu", "-lc10"]
+    sources = [CSRC / folder / f"{op}.{suffix}" for op in sorted(operators()) for folder, suffix in (("cuda", "cu"), ("ops", "cpp"))]
+    return build(sources, flags, sanitize)
+
+
+@functools.cache
+def register(sanitize: bool = False) -> ctypes.CDLL:
+    """Make "emulated" a backend."""
+    library = load(build_operators(sanitize))
+    implemented = torch._C._dispatch_get_registrations_for_dispatch_key("CPU")
+    for name, variant in _library.DEFINED.items():
+        if f"transphere::{name}_emulated" in implemented:
+            variant("_emulated", None)
+    _library.VARIANTS["emulated"] = "_emulated"
+    return library
+
+
 def load(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     library.transphere_emulator_seed.argtypes = [ctypes.c_uint64]
@@ -64,7 +95,8 @@ def load(path: Path) -> ctypes.CDLL:
 
 def sanitizer_environment() -> dict[str, str]:
     """For a subprocess whose Python was not built with the sanitizers."""
-    runtimes = [subprocess.run([CXX, f"-print-file-name={n}"], capture_output=True, text=True).stdout.strip() for n in ("libasan.so", "libubsan.so")]
+    find = [[CXX, f"-print-file-name=lib{name}.so"] for name in ("asan", "ubsan")]
+    runtimes = [subprocess.run(command, capture_output=True, text=True).stdout.strip() for command in find]
     return os.environ | {"LD_PRELOAD": ":".join(runtimes), "ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
 
 

@@ -4,7 +4,6 @@
 // announced, or the sanitizer would take the other stack for an overflow.
 #pragma once
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -103,6 +102,7 @@ constexpr size_t kStackBytes = 256 << 10;
 #else
 constexpr size_t kStackBytes = 64 << 10;
 #endif
+constexpr size_t kGuardBytes = 256 << 10;  // more than one frame skips
 
 struct Context {
   void* sp = nullptr;
@@ -142,26 +142,28 @@ inline void context_started(Context& from) {
 #endif
 }
 
-// A stack with a page below it that nobody may touch.
+// A stack with memory below it that faults.
 class Stack {
  public:
-  Stack() : page_(size_t(sysconf(_SC_PAGESIZE))) {
-    base_ = static_cast<char*>(mmap(nullptr, page_ + kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-    if (base_ == MAP_FAILED || mprotect(base_, page_, PROT_NONE)) abort();
+  Stack() {
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    base_ = static_cast<char*>(mmap(nullptr, kGuardBytes + kStackBytes, PROT_NONE, flags, -1, 0));
+    if (base_ == MAP_FAILED || mprotect(base_ + kGuardBytes, kStackBytes, PROT_READ | PROT_WRITE)) abort();
   }
   Stack(const Stack&) = delete;
   Stack& operator=(const Stack&) = delete;
-  ~Stack() { munmap(base_, page_ + kStackBytes); }
+  ~Stack() { munmap(base_, kGuardBytes + kStackBytes); }
 
-  bool overflowed_at(const void* address) const { return address >= base_ && address < base_ + page_; }
+  bool holds(const void* address) const { return address >= base_ + kGuardBytes && address < base_ + kGuardBytes + kStackBytes; }
+  bool overflowed_at(const void* address) const { return address >= base_ && address < base_ + kGuardBytes; }
 
   // A context that will call `entry`, which must never return.
   void prepare(Context& context, void (*entry)()) const {
-    char* const top = base_ + page_ + kStackBytes;
+    char* const top = base_ + kGuardBytes + kStackBytes;
 #ifdef TS_EMULATOR_ASAN
-    __asan_unpoison_memory_region(base_ + page_, kStackBytes);  // what abandoned calls left
+    __asan_unpoison_memory_region(base_ + kGuardBytes, kStackBytes);  // what abandoned calls left
     context.fake_stack = nullptr;
-    context.bottom = base_ + page_;
+    context.bottom = base_ + kGuardBytes;
     context.bytes = kStackBytes;
 #endif
 #if defined(__x86_64__)
@@ -178,7 +180,7 @@ class Stack {
 #else
     (void)top;
     getcontext(&context.machine);
-    context.machine.uc_stack.ss_sp = base_ + page_;
+    context.machine.uc_stack.ss_sp = base_ + kGuardBytes;
     context.machine.uc_stack.ss_size = kStackBytes;
     context.machine.uc_link = nullptr;
     makecontext(&context.machine, entry, 0);
@@ -186,7 +188,6 @@ class Stack {
   }
 
  private:
-  size_t page_;
   char* base_;
 };
 

@@ -5,7 +5,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from emulated import SEEDS, ROOT, build, load, nvcc
+from emulated import ROOT, SEEDS, build, load, nvcc
 
 HERE = ROOT / "tests" / "emulator"
 TYPES = {"float32": np.float32, "float64": np.float64, "int32": np.int32, "int64": np.int64}
@@ -178,6 +178,6 @@ def test_scalar_functions(run, random):
 def test_the_kernels_are_cuda(tmp_path, source):
     """What the emulator runs, nvcc compiles."""
     targets = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in (80, 90)]
-    command = [nvcc(), "-std=c++17", "--expt-relaxed-constexpr", *targets, "-I", str(ROOT / "csrc"), "-c", str(HERE / source), "-o", str(tmp_path / "o")]
-    result = subprocess.run(command, capture_output=True, text=True)
+    command = [nvcc(), "-std=c++17", "--expt-relaxed-constexpr", *targets, f"-I{ROOT / 'csrc'}"]
+    result = subprocess.run([*command, "-c", str(HERE / source), "-o", str(tmp_path / "o")], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
