@@ -23,15 +23,18 @@ SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-o
 SEEDS = range(8)  # 0 and 1 are the ascending and the descending order
 
 
-def build(sources: list[Path], flags: list[str] = [], sanitize: bool = False) -> Path:  # noqa: B006
-    """A shared library of these sources and the emulator. Objects and library are found again while no source, header or flag changes."""
+def build(sources: list[Path], flags: list[str] = [], sanitize: bool = False, races: bool = True) -> Path:  # noqa: B006
+    """A shared library of these sources and the emulator, with the sanitizers or else with the search for races.
+    Objects and library are found again while no source, header or flag changes."""
     CACHE.mkdir(parents=True, exist_ok=True)
     headers = sorted(p for pattern in ("*.h", "*.cuh") for p in CSRC.rglob(pattern))
     common = _digest(CXX, subprocess.run([CXX, "--version"], capture_output=True).stdout, *(p.read_bytes() for p in headers))
     options = FLAGS + (SANITIZE if sanitize else [])
 
     def compile(source: Path) -> Path:
-        language = ["-x", "c++", "-include", "emulator/emulator.h"] if source.suffix == ".cu" else flags
+        language = flags
+        if source.suffix == ".cu":  # accesses are reported to the emulator, not to the sanitizer's runtime, which is not linked
+            language = ["-x", "c++", "-include", "emulator/emulator.h", *(["-fsanitize=thread"] if races and not sanitize else [])]
         out = CACHE / f"{source.stem}-{_digest(common, options, language, source, source.read_bytes())}.o"
         return _make(out, [CXX, *options, *language, "-c", str(source)])
 

@@ -1,4 +1,4 @@
-// Atomics. Threads change hands only at the emulator's own points, so plain reads and writes are atomic; before each one another thread may go first.
+// Atomics. Threads take turns only at the emulator's own points, so plain reads and writes are atomic; before each one another thread may go.
 #pragma once
 #include <type_traits>
 
@@ -9,9 +9,11 @@ namespace transphere::emulator {
 template <typename T>
 using Same = typename std::enable_if<true, T>::type;  // not deduced: the pointer decides
 
+// Not instrumented: as an access it is atomic.
 template <typename T, typename F>
-T atomic(T* address, F&& next) {
+[[gnu::noinline, gnu::no_sanitize("thread")]] T atomic(T* address, F&& next) {
   interleave();
+  atomic_access(address, sizeof(T));
   const T old = *address;
   *address = next(old);
   return old;

@@ -30,6 +30,7 @@ uint64_t meet_warp(Operation operation, unsigned mask, uint64_t value, int sourc
 // A point where another thread may go on first.
 void interleave();
 void yield();
+void atomic_access(const void* address, size_t bytes);  // for races.h
 
 int lane();
 unsigned garbage();  // a NaN as a float, a huge number as an integer; another one each time

@@ -7,6 +7,10 @@
 #include "emulator/meeting.h"
 #include "emulator/scheduler.h"
 
+namespace {
+bool check_races = true;
+}
+
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
 
@@ -74,17 +78,27 @@ Context* Scheduler::on_fault(int signal, const void* address) {
   return &main_;
 }
 
+void Scheduler::access(const void* address, size_t bytes, bool write, bool atomic, const void* code) {
+  if (!running_ || running_->stack->holds(address) || address == &threadIdx || address == &blockIdx || address == &blockDim || address == &gridDim) return;
+  const bool shared = static_shared_.holds(address) || Range{shared_->data(), shared_->bytes()}.holds(address);
+  const auto* other = races_.access(rank(), uintptr_t(address), bytes, write, atomic, shared, code);
+  if (!other || !check_races) return;
+  const std::string them = other->block == races_.block() ? "thread " + name(threads_[other->thread].index) : "a thread of another block";
+  fail(cudaErrorLaunchFailure, "race: %s of %zu bytes of %s memory at %s, unordered with a %s by %s at %s", write ? "write" : "read", bytes,
+       shared ? "shared" : "global", Races::where(code).c_str(), other->write ? "write" : "read", them.c_str(), Races::where(other->code).c_str());
+}
+
 // --- blocks and grids ---
 
 void Scheduler::run_block(uint3 index) {
   blockIdx = index;
   uint32_t pattern[64];
   for (uint32_t& word : pattern) word = garbage();
-  fill_static_shared(pattern);
-  for (size_t at = 0; at < shared_->bytes(); at += sizeof(pattern))
-    memcpy(shared_->data() + at, pattern, std::min(sizeof(pattern), shared_->bytes() - at));
+  static_shared_.fill(pattern);
+  Range{shared_->data(), shared_->bytes()}.fill(pattern);
   for (int i = 0; i < count_; ++i) threads_[i].state = Thread::fresh;
   waiting_ = exited_ = 0;
+  races_.start_block(count_);
   ready_.start(count_, seed_, random_);
   while (!error_ && !ready_.empty()) resume(threads_[ready_.take(random_)]);
   if (!error_ && exited_ < count_) note(cudaErrorLaunchFailure, stuck().c_str());
@@ -105,6 +119,8 @@ cudaError_t Scheduler::run(const Launch& launch, uint64_t seed, std::string& mes
     threads_[i].index = {unsigned(i) % launch.block.x, row % launch.block.y, row / launch.block.y};
   }
   shared_ = std::make_unique<DynamicShared>(launch.shared_bytes);
+  static_shared_ = static_shared();
+  races_.start_grid();
   {
     FaultGuard guard([](int signal, const void* address) { return instance().on_fault(signal, address); });
     const uint64_t blocks = uint64_t(launch.grid.x) * launch.grid.y * launch.grid.z;
@@ -136,6 +152,9 @@ void interleave() {
   if (scheduler.random().below(scheduler.ordered() ? 256 : 4) == 0) yield();
 }
 unsigned garbage() { return 0x7FF80000u | unsigned(Scheduler::instance().random().next() & 0x7FFFF); }
+void atomic_access(const void* address, size_t bytes) {
+  Scheduler::instance().access(address, bytes, true, true, __builtin_return_address(0));
+}
 void* dynamic_shared() { return Scheduler::instance().shared().data(); }
 
 void fail(cudaError_t error, const char* format, ...) {
@@ -206,6 +225,7 @@ using namespace transphere::emulator;
 #define TS_EXPORT extern "C" __attribute__((visibility("default")))
 TS_EXPORT void transphere_emulator_seed(uint64_t seed) { order_seed = seed; }              // 0: ascending order, 1: descending, else random
 TS_EXPORT void transphere_emulator_architecture(int sm) { architecture = sm; }              // 80 or 90: how much shared memory there is
+TS_EXPORT void transphere_emulator_races(int check) { check_races = check != 0; }          // whether a race that is found is an error
 TS_EXPORT const char* transphere_emulator_message() { return description.c_str(); }        // the latest error's
 
 cudaError_t cudaPeekAtLastError() { return last_error; }
@@ -240,4 +260,27 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
     case cudaDevAttrComputeCapabilityMinor: *value = architecture % 10; break;
   }
   return cudaSuccess;
+}
+
+// What -fsanitize=thread calls.
+#define TS_ACCESS(name, ...)                                                                                       \
+  extern "C" void __tsan_##name(void* address) { Scheduler::instance().access(address, __VA_ARGS__, false, __builtin_return_address(0)); }
+#define TS_ACCESSES(bytes)                    \
+  TS_ACCESS(read##bytes, bytes, false)        \
+  TS_ACCESS(write##bytes, bytes, true)        \
+  TS_ACCESS(unaligned_read##bytes, bytes, false) \
+  TS_ACCESS(unaligned_write##bytes, bytes, true)
+TS_ACCESSES(1)
+TS_ACCESSES(2)
+TS_ACCESSES(4)
+TS_ACCESSES(8)
+TS_ACCESSES(16)
+extern "C" {
+void __tsan_init() {}
+void __tsan_func_entry(void*) {}
+void __tsan_func_exit() {}
+void __tsan_vptr_update(void**, void*) {}
+void __tsan_vptr_read(void**) {}
+void __tsan_read_range(void* address, size_t bytes) { Scheduler::instance().access(address, bytes, false, false, __builtin_return_address(0)); }
+void __tsan_write_range(void* address, size_t bytes) { Scheduler::instance().access(address, bytes, true, false, __builtin_return_address(0)); }
 }

@@ -33,6 +33,7 @@ inline void Scheduler::release_block() {
     if (&threads_[i] != running_) ready_.add(i);
   }
   waiting_ = 0;
+  races_.barrier();
 }
 
 inline uint64_t Scheduler::meet_warp(Operation operation, unsigned mask, uint64_t value, int source, Site site) {
@@ -98,6 +99,7 @@ inline void Scheduler::release_warp(Thread* warp, unsigned mask) {
         default: thread.result = uint64_t(reduced);
       }
     }
+  if (warp[first].operation == Operation::warp_barrier) races_.warp_barrier(int(warp - threads_.data()), mask);
   for (int i = 0; i < 32; ++i)
     if (mask >> i & 1) {
       warp[i].state = Thread::ready;

@@ -64,9 +64,21 @@ class DynamicShared {
 #endif
 };
 
+struct Range {
+  char* data;
+  size_t bytes;
+
+  bool holds(const void* address) const { return address >= data && address < data + bytes; }
+  void fill(const uint32_t (&pattern)[64]) const {
+    for (size_t at = 0; at < bytes; at += sizeof(pattern)) memcpy(data + at, pattern, bytes - at < sizeof(pattern) ? bytes - at : sizeof(pattern));
+  }
+};
+
 // This library's thread-local segment: __shared__ variables are thread-local, and nothing else in it is.
-inline void fill_static_shared(const uint32_t (&pattern)[64]) {
-#ifndef TS_EMULATOR_ASAN
+inline Range static_shared() {
+#ifdef TS_EMULATOR_ASAN
+  return {nullptr, 0};
+#else
   static thread_local char anchor;
   *const_cast<volatile char*>(&anchor) = 0;  // the segment comes into being on first use
   struct Segment {
@@ -88,10 +100,7 @@ inline void fill_static_shared(const uint32_t (&pattern)[64]) {
         return 0;
       },
       &segment);
-  for (size_t at = 0; at < segment.bytes; at += sizeof(pattern))
-    memcpy(segment.data + at, pattern, segment.bytes - at < sizeof(pattern) ? segment.bytes - at : sizeof(pattern));
-#else
-  (void)pattern;
+  return {segment.data, segment.bytes};
 #endif
 }
 

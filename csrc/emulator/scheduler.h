@@ -10,6 +10,7 @@
 #include "emulator/launch.h"
 #include "emulator/memory.h"
 #include "emulator/order.h"
+#include "emulator/races.h"
 #include "emulator/text.h"
 
 namespace transphere::emulator {
@@ -56,6 +57,8 @@ class Scheduler {
   uint64_t meet_warp(Operation operation, unsigned mask, uint64_t value, int source, Site site);
   void wait(Thread::State state);  // gives the turn back
 
+  void access(const void* address, size_t bytes, bool write, bool atomic, const void* code);
+
   void note(cudaError_t error, const char* text);  // fails the grid; the caller gives the turn back
   Context* on_fault(int signal, const void* address);
 
@@ -74,6 +77,8 @@ class Scheduler {
   std::vector<Thread> threads_;
   std::vector<std::unique_ptr<Stack>> stacks_;  // those no thread is using
   std::unique_ptr<DynamicShared> shared_;
+  Range static_shared_;
+  Races races_;
   Context main_;
   Thread* running_ = nullptr;
   int count_ = 0, waiting_ = 0, exited_ = 0;

@@ -14,10 +14,10 @@ __global__ void barrier_after_exit_kernel() {
 
 __global__ void two_barriers_kernel(int* out) {
   if (threadIdx.x < 32) {
-    out[0] = 1;
+    out[threadIdx.x] = 1;
     __syncthreads();
   } else {
-    out[1] = 1;
+    out[threadIdx.x] = 2;
     __syncthreads();
   }
 }
@@ -59,7 +59,7 @@ __global__ void outside_lane_kernel(float* out) {  // lanes 16 to 31 do not take
 __global__ void dynamic_kernel(float* out, int read, int write) {
   TS_DYNAMIC_SHARED(float, values);
   values[threadIdx.x] = 1;
-  if (write) values[write] = 2;
+  if (write && threadIdx.x == 0) values[write] = 2;
   __syncthreads();
   out[threadIdx.x] = values[threadIdx.x] + values[read];
 }
@@ -106,6 +106,25 @@ __global__ void missing_syncwarp_kernel(const int* x, int* out) {
   out[threadIdx.x] = values[31 - threadIdx.x];
 }
 
+// Wrong on a GPU, and right in every order of threads that run from barrier to barrier: only the search for races sees it.
+__global__ void plain_counter_kernel(const int* x, int* out) {
+  __shared__ int counter;
+  if (threadIdx.x == 0) counter = 0;
+  __syncthreads();
+  counter += x[threadIdx.x];
+  __syncthreads();
+  if (threadIdx.x == 0) out[0] = counter;
+}
+
+__global__ void shuffle_for_barrier_kernel(const int* x, int* out) {  // a shuffle orders no memory
+  __shared__ int values[32];
+  values[threadIdx.x] = x[threadIdx.x];
+  const int first = __shfl_sync(~0u, x[threadIdx.x], 0);
+  out[threadIdx.x] = values[31 - threadIdx.x] + first;
+}
+
+__global__ void blocks_kernel(const int* x, int* out) { out[threadIdx.x] = x[threadIdx.x]; }  // each block, the same
+
 __global__ void lost_update_kernel(int* counter) {
   const int value = counter[0];
   atomicAdd(counter + 1, 1);
@@ -148,6 +167,9 @@ ENTRY unwritten(float* out, int* integers) { return TS_LAUNCH(unwritten_kernel, 
 ENTRY missing_barrier(const int* x, int* out) { return TS_LAUNCH(missing_barrier_kernel, 1, 128, 0, nullptr, x, out); }
 ENTRY missing_second_barrier(const int* x, int* out) { return TS_LAUNCH(missing_second_barrier_kernel, 1, 128, 0, nullptr, x, out); }
 ENTRY missing_syncwarp(const int* x, int* out) { return TS_LAUNCH(missing_syncwarp_kernel, 1, 32, 0, nullptr, x, out); }
+ENTRY plain_counter(const int* x, int* out) { return TS_LAUNCH(plain_counter_kernel, 1, 128, 0, nullptr, x, out); }
+ENTRY shuffle_for_barrier(const int* x, int* out) { return TS_LAUNCH(shuffle_for_barrier_kernel, 1, 32, 0, nullptr, x, out); }
+ENTRY blocks(const int* x, int* out) { return TS_LAUNCH(blocks_kernel, 2, 32, 0, nullptr, x, out); }
 ENTRY lost_update(int* counter) { return TS_LAUNCH(lost_update_kernel, 2, 64, 0, nullptr, counter); }
 ENTRY null(const int* x, int* out) { return TS_LAUNCH(null_kernel, 1, 1, 0, nullptr, x, out); }
 ENTRY deep_stack(int* out) { return TS_LAUNCH(deep_kernel, 1, 1, 0, nullptr, out); }

@@ -101,8 +101,33 @@ def test_a_lane_that_takes_no_part_gives_garbage(call):
     assert call("outside_lane", result)[0] == 0 and np.isnan(result[:16]).all()
 
 
+RACES = {
+    "missing_barrier": "4 bytes of shared memory",
+    "missing_second_barrier": "4 bytes of shared memory",
+    "missing_syncwarp": "4 bytes of shared memory",
+    "plain_counter": "4 bytes of shared memory",
+    "shuffle_for_barrier": "4 bytes of shared memory",
+    "blocks": r"write of 4 bytes of global memory at .* write by a thread of another block",
+}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", RACES)
+def test_races_are_found_in_any_order(call, name, seed):
+    error, text = call(name, np.arange(128, dtype=np.int32), out(), seed=seed)
+    assert error == LAUNCH and re.search(RACES[name], text) and len(re.findall(r"broken\.cu:\d+", text)) == 2, text
+
+
+@pytest.fixture
+def unchecked(library):
+    library.transphere_emulator_races(0)
+    yield
+    library.transphere_emulator_races(1)
+
+
 @pytest.mark.parametrize("name", ["missing_barrier", "missing_second_barrier", "missing_syncwarp"])
-def test_races_change_with_the_order(call, name):
+def test_races_change_with_the_order(call, unchecked, name):
+    """Also where races are not looked for: other bits in another order."""
     x, results = np.arange(128, dtype=np.int32), set()
     for seed in SEEDS:
         result = np.zeros(128, np.int32)
@@ -111,7 +136,7 @@ def test_races_change_with_the_order(call, name):
     assert len(results) > 2
 
 
-def test_an_update_that_is_not_atomic_is_seen(call):
+def test_an_update_that_is_not_atomic_is_seen(call, unchecked):
     results = set()
     for seed in range(20):
         counter = np.zeros(2, np.int32)
