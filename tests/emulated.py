@@ -17,8 +17,8 @@ ROOT = Path(__file__).parent.parent
 CSRC = ROOT / "csrc"
 CACHE = ROOT / "build" / "emulator"
 CXX = os.environ.get("CXX", "c++")
-FLAGS = ["-std=c++17", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wno-unknown-pragmas", f"-I{CSRC}"]
-FLAGS += [f"-I{CSRC / 'emulator' / 'include'}", "-DTRANSPHERE_EMULATED=1"]
+FLAGS = ["-std=c++17", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"]
+FLAGS += ["-Wall", "-Wno-unknown-pragmas", "-Wno-sign-compare", f"-I{CSRC}", f"-I{CSRC / 'emulator' / 'include'}", "-DTRANSPHERE_EMULATED=1"]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
 SEEDS = range(8)  # 0 and 1 are the ascending and the descending order
 

@@ -1,4 +1,4 @@
-// Atomics. Threads take turns only at the emulator's own points, so plain reads and writes are atomic; before each one another thread may go.
+// Atomics. Threads take turns only where the emulator lets them, so plain reads and writes are atomic; before each one another may go.
 #pragma once
 #include <type_traits>
 

@@ -49,10 +49,10 @@ void Scheduler::resume(Thread& thread) {
   if (thread.state == Thread::exited) stacks_.push_back(std::move(thread.stack));
 }
 
-void Scheduler::wait(Thread::State state) {
+void Scheduler::wait(Thread::State state, bool last) {
   Thread& thread = *running_;
   thread.state = state;
-  if (state == Thread::ready) ready_.add(int(&thread - threads_.data()));
+  if (state == Thread::ready) last ? ready_.add_last(rank()) : ready_.add(rank());
   switch_context(thread.context, main_);
 }
 
@@ -65,27 +65,28 @@ void Scheduler::note(cudaError_t error, const char* text_) {
 }
 
 Context* Scheduler::on_fault(int signal, const void* address) {
-  if (!running_) return nullptr;
+  if (!running()) return nullptr;
   if (signal == SIGFPE)
     note(cudaErrorLaunchFailure, "integer division by zero");
   else if (running_->stack->overflowed_at(address))
     note(cudaErrorLaunchFailure, "the stack of a thread is full");
   else if (shared_->faults_at(address))
-    note(cudaErrorIllegalAddress, text("access outside dynamic shared memory, at byte %td of %zu", static_cast<const char*>(address) - shared_->data(),
-                                       shared_->bytes()).c_str());
+    note(cudaErrorIllegalAddress, text("access outside dynamic shared memory, at byte %td of %zu",
+                                       static_cast<const char*>(address) - shared_->data(), shared_->bytes()).c_str());
   else
     note(cudaErrorIllegalAddress, text("illegal or misaligned memory access, address %p", address).c_str());
   return &main_;
 }
 
 void Scheduler::access(const void* address, size_t bytes, bool write, bool atomic, const void* code) {
-  if (!running_ || running_->stack->holds(address) || address == &threadIdx || address == &blockIdx || address == &blockDim || address == &gridDim) return;
+  if (!running() || running_->stack->holds(address)) return;
   const bool shared = static_shared_.holds(address) || Range{shared_->data(), shared_->bytes()}.holds(address);
   const auto* other = races_.access(rank(), uintptr_t(address), bytes, write, atomic, shared, code);
   if (!other || !check_races) return;
   const std::string them = other->block == races_.block() ? "thread " + name(threads_[other->thread].index) : "a thread of another block";
-  fail(cudaErrorLaunchFailure, "race: %s of %zu bytes of %s memory at %s, unordered with a %s by %s at %s", write ? "write" : "read", bytes,
-       shared ? "shared" : "global", Races::where(code).c_str(), other->write ? "write" : "read", them.c_str(), Races::where(other->code).c_str());
+  const char *this_is = write ? "write" : "read", *that_is = other->write ? "write" : "read";
+  fail(cudaErrorLaunchFailure, "race: %s of %zu bytes of %s memory at %s, unordered with a %s by %s at %s", this_is, bytes,
+       shared ? "shared" : "global", Races::where(code).c_str(), that_is, them.c_str(), Races::where(other->code).c_str());
 }
 
 // --- blocks and grids ---
@@ -102,10 +103,12 @@ void Scheduler::run_block(uint3 index) {
   ready_.start(count_, seed_, random_);
   while (!error_ && !ready_.empty()) resume(threads_[ready_.take(random_)]);
   if (!error_ && exited_ < count_) note(cudaErrorLaunchFailure, stuck().c_str());
-  if (!error_ && !shared_->intact()) note(cudaErrorIllegalAddress, text("a write beside the %zu bytes of dynamic shared memory", shared_->bytes()).c_str());
+  if (!error_ && !shared_->intact())
+    note(cudaErrorIllegalAddress, text("a write beside the %zu bytes of dynamic shared memory", shared_->bytes()).c_str());
 }
 
 cudaError_t Scheduler::run(const Launch& launch, uint64_t seed, std::string& message) {
+  owner_ = pthread_self();
   launch_ = &launch;
   seed_ = seed;
   random_ = Random(seed);
@@ -145,7 +148,7 @@ uint64_t meet_warp(Operation operation, unsigned mask, uint64_t value, int sourc
   return Scheduler::instance().meet_warp(operation, mask, value, source, site);
 }
 int lane() { return Scheduler::instance().rank() % 32; }
-void yield() { Scheduler::instance().wait(Thread::ready); }
+void yield() { Scheduler::instance().wait(Thread::ready, true); }
 void interleave() {
   Scheduler& scheduler = Scheduler::instance();
   // In the fixed orders only now and then, so that a thread that spins ends.
@@ -186,7 +189,7 @@ cudaError_t check(const Launch& launch) {
   const auto found = allowed.find(launch.kernel);
   const size_t limit = found == allowed.end() ? kSharedDefault : std::max(kSharedDefault, found->second);
   if (launch.shared_bytes > limit)
-    return record(cudaErrorInvalidValue, "%s: %zu bytes of dynamic shared memory, allowed are %zu", launch.name, launch.shared_bytes, limit);
+    return record(cudaErrorInvalidValue, "%s: %zu bytes of dynamic shared memory, not up to %zu", launch.name, launch.shared_bytes, limit);
   return cudaSuccess;
 }
 
@@ -281,6 +284,10 @@ void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
 void __tsan_vptr_update(void**, void*) {}
 void __tsan_vptr_read(void**) {}
-void __tsan_read_range(void* address, size_t bytes) { Scheduler::instance().access(address, bytes, false, false, __builtin_return_address(0)); }
-void __tsan_write_range(void* address, size_t bytes) { Scheduler::instance().access(address, bytes, true, false, __builtin_return_address(0)); }
+void __tsan_read_range(void* address, size_t bytes) {
+  Scheduler::instance().access(address, bytes, false, false, __builtin_return_address(0));
+}
+void __tsan_write_range(void* address, size_t bytes) {
+  Scheduler::instance().access(address, bytes, true, false, __builtin_return_address(0));
+}
 }

@@ -2,13 +2,15 @@
 //
 //   g++ -std=c++17 -x c++ -include emulator/emulator.h -Icsrc -Icsrc/emulator/include kernel.cu
 //
-// The threads of a block are fibers of one OS thread, which run until they exit or reach a barrier, a warp primitive or an atomic; which goes on is
-// drawn from a seed (seed 0 ascending, 1 descending). Blocks run one after another, launches in program order. What CUDA leaves undefined ends in an
-// error, or in garbage that differs with the seed:
-//   - a barrier or warp primitive that not all of its threads reach together; a mask without the calling lane, or with one that exited or never was;
-//   - a fault (outside dynamic shared memory, through a bad pointer, a stack overflow, an integer division by zero);
+// The threads of a block are fibers of one OS thread, which run until they exit or reach a barrier, a warp primitive or an atomic; who goes
+// on is drawn from a seed (0: ascending, 1: descending). Blocks run one after another, launches in program order. What CUDA leaves undefined
+// ends in an error, or in garbage that differs with the seed:
+//   - a barrier or warp primitive that its threads do not reach together; a mask without the caller, or with a lane that exited or never was;
+//   - a race (races.h), in files compiled with -fsanitize=thread;
+//   - a fault: outside dynamic shared memory, through a bad pointer, a full stack, an integer division by zero;
 //   - shared memory that was not written in this block, and a shuffle from a lane outside the mask.
-// A thread that spins on memory another thread of its block must write never ends here, unless it spins on an atomic.
+// Stricter than CUDA: threads that exited count as missing at a barrier and in a mask, and __activemask() is the calling lane alone.
+// A thread that waits for another one of its block by reading memory, not by an atomic, never ends here.
 //
 // The launch returns an error code; cudaGetErrorString gives the whole message for the latest error.
 #pragma once

@@ -1,6 +1,5 @@
 // While a kernel runs, a fault of the machine is its error, not the process's end. Only emulator.cpp includes this.
 #pragma once
-#include <pthread.h>
 #include <signal.h>
 #include <ucontext.h>
 
@@ -23,7 +22,6 @@ class FaultGuard {
   explicit FaultGuard(Describe describe) {
 #ifdef TS_EMULATOR_FAULTS
     describe_ = describe;
-    thread_ = pthread_self();
     stack_t stack{};
     stack.ss_sp = stack_;  // the fault may be that the fiber's own is full
     stack.ss_size = sizeof(stack_);
@@ -44,8 +42,7 @@ class FaultGuard {
 
  private:
   static void handle(int signal, siginfo_t* info, void* machine) {
-    // Other threads of the process fault on their own account.
-    Context* const next = pthread_equal(thread_, pthread_self()) ? describe_(signal, info->si_addr) : nullptr;
+    Context* const next = describe_(signal, info->si_addr);
     if (!next) {
       for (int i = 0; i < kSignals; ++i) sigaction(signals_[i], &old_[i], nullptr);
       return;  // it happens again, to its old handler
@@ -63,7 +60,6 @@ class FaultGuard {
   static constexpr int kSignals = 3;
   static constexpr int signals_[kSignals] = {SIGSEGV, SIGBUS, SIGFPE};
   static inline Describe describe_ = nullptr;
-  static inline pthread_t thread_;
   static inline struct sigaction old_[kSignals];
   static inline stack_t old_stack_;
   alignas(16) static inline char stack_[64 << 10];

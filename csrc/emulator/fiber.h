@@ -1,7 +1,7 @@
 // Fibers: one stack each, switched by hand. Only emulator.cpp includes this.
 //
-// A suspended context is one pointer, its stack pointer, below which lie the registers that a call must keep. Under AddressSanitizer each switch is
-// announced, or the sanitizer would take the other stack for an overflow.
+// A suspended context is one pointer, its stack pointer, at which lie the registers that a call must keep. Under AddressSanitizer each
+// switch is announced, or the sanitizer would take the other stack for an overflow.
 #pragma once
 #include <sys/mman.h>
 
@@ -15,7 +15,9 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-#if defined(__x86_64__)
+#if defined(TS_EMULATOR_UCONTEXT)  // a test of the way that serves every other machine
+#include <ucontext.h>
+#elif defined(__x86_64__)
 // switch(save, load): keep the callee-saved registers on this stack, its pointer in *save, and go on where `load` was left.
 // resume: the second half alone, entered by the fault handler with the stack pointer already set.
 asm(R"(
@@ -166,13 +168,13 @@ class Stack {
     context.bottom = base_ + kGuardBytes;
     context.bytes = kStackBytes;
 #endif
-#if defined(__x86_64__)
+#if defined(__x86_64__) && defined(TS_EMULATOR_OWN_SWITCH)
     // At the entry of a function the stack pointer is 8 modulo 16; the slot above it is the return address that will not be used.
     uint64_t* const sp = reinterpret_cast<uint64_t*>(top - 64);
     for (int i = 0; i < 8; ++i) sp[i] = 0;
     sp[6] = reinterpret_cast<uint64_t>(entry);
     context.sp = sp;
-#elif defined(__aarch64__)
+#elif defined(__aarch64__) && defined(TS_EMULATOR_OWN_SWITCH)
     uint64_t* const sp = reinterpret_cast<uint64_t*>(top - 160);
     for (int i = 0; i < 20; ++i) sp[i] = 0;
     sp[11] = reinterpret_cast<uint64_t>(entry);  // x30

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <numeric>
+#include <utility>
 
 namespace transphere::emulator {
 
@@ -28,20 +29,30 @@ class Ready {
 
   void start(int threads, uint64_t seed, Random& random) {
     habit_ = seed < 2 ? Habit(seed) : Habit(2 + random.below(4));
-    warps_ = 0;
+    clear();
     for (int i = 0; i < threads; ++i) add(i);
   }
   void add(int thread) {
     lanes_[thread / 32] |= 1u << thread % 32;
     warps_ |= 1u << thread / 32;
   }
-  bool empty() const { return !warps_; }
+  // A thread that gave its turn away: in the habits that favour some threads it comes after all others, or it could starve them.
+  void add_last(int thread) {
+    if (habit_ == Habit::mixed) return add(thread);
+    last_lanes_[thread / 32] |= 1u << thread % 32;
+    last_warps_ |= 1u << thread / 32;
+  }
+  bool empty() const { return !warps_ && !last_warps_; }
   void clear() {
-    warps_ = 0;
-    for (uint32_t& lanes : lanes_) lanes = 0;
+    warps_ = last_warps_ = 0;
+    for (int i = 0; i < 32; ++i) lanes_[i] = last_lanes_[i] = 0;
   }
 
   int take(Random& random) {
+    if (!warps_) {
+      std::swap(warps_, last_warps_);
+      std::swap(lanes_, last_lanes_);
+    }
     const uint64_t r = random.next();
     int warp = 0, lane = 0;
     switch (habit_) {
@@ -69,7 +80,7 @@ class Ready {
   }
 
   Habit habit_ = Habit::ascending;
-  uint32_t warps_ = 0, lanes_[32] = {};
+  uint32_t warps_ = 0, lanes_[32] = {}, last_warps_ = 0, last_lanes_[32] = {};
   int last_ = 0;
 };
 

@@ -1,5 +1,8 @@
 // One grid at a time: its blocks, their threads, and where these meet. Only emulator.cpp includes this.
 #pragma once
+#include <pthread.h>
+
+#include <atomic>
 #include <memory>
 #include <string>
 #include <vector>
@@ -47,7 +50,7 @@ class Scheduler {
   // The grid's first error, or success.
   cudaError_t run(const Launch& launch, uint64_t seed, std::string& message);
 
-  Thread* running() { return running_; }
+  bool running() const { return pthread_equal(owner_, pthread_self()) && running_; }  // whether the caller is a kernel, not another OS thread
   int rank() const { return int(running_ - threads_.data()); }
   Random& random() { return random_; }
   DynamicShared& shared() { return *shared_; }
@@ -55,7 +58,7 @@ class Scheduler {
 
   int meet_block(Operation operation, int predicate, Site site);
   uint64_t meet_warp(Operation operation, unsigned mask, uint64_t value, int source, Site site);
-  void wait(Thread::State state);  // gives the turn back
+  void wait(Thread::State state, bool last = false);  // gives the turn back
 
   void access(const void* address, size_t bytes, bool write, bool atomic, const void* code);
 
@@ -81,6 +84,7 @@ class Scheduler {
   Races races_;
   Context main_;
   Thread* running_ = nullptr;
+  std::atomic<pthread_t> owner_{};  // the OS thread that runs the grid
   int count_ = 0, waiting_ = 0, exited_ = 0;
   cudaError_t error_ = cudaSuccess;
   std::string message_;

@@ -103,6 +103,20 @@ __global__ void lock_kernel(int* lock, volatile int* counter) {
   atomicExch(lock, 0);
 }
 
+// One thread waits for another one's word.
+__global__ void message_kernel(int* flag, int* data, int* out, int from, int to) {
+  if (int(threadIdx.x) == from) {
+    *data = 5;
+    __threadfence();
+    atomicExch(flag, 1);
+  } else if (int(threadIdx.x) == to) {
+    while (atomicAdd(flag, 0) == 0) {
+    }
+    __threadfence();
+    *out = *data;
+  }
+}
+
 // The block that finishes last adds up what all wrote.
 __global__ void last_block_kernel(const float* x, float* parts, unsigned* done, float* total, int n) {
   __shared__ bool last;
@@ -209,6 +223,9 @@ ENTRY histogram(const int* x, int* counts, float* sums, unsigned long long* extr
   return TS_LAUNCH(histogram_kernel, 3, 64, 0, nullptr, x, counts, sums, extremes, n);
 }
 ENTRY lock(int* lock, int* counter) { return TS_LAUNCH(lock_kernel, 3, 70, 0, nullptr, lock, counter); }
+ENTRY message(int* flag, int* data, int* out, int from, int to) {
+  return TS_LAUNCH(message_kernel, 1, 64, 0, nullptr, flag, data, out, from, to);
+}
 ENTRY last_block(const float* x, float* parts, unsigned* done, float* total, int n) {
   return TS_LAUNCH(last_block_kernel, 7, 96, 0, nullptr, x, parts, done, total, n);
 }

@@ -119,6 +119,12 @@ def test_spinning_on_an_atomic_ends(run):
     assert lock[0] == 0 and counter[0] == 210
 
 
+@pytest.mark.parametrize("sender, receiver", [(3, 40), (40, 3), (4, 3), (3, 4)])
+def test_waiting_for_a_message_ends(run, sender, receiver):
+    word = np.zeros(1, np.int32)
+    assert run("message", word, word, word, sender, receiver)[2][0] == 5
+
+
 def test_last_block(run, random):
     x = random.integers(0, 100, 5000).astype(np.float32)
     *_, done, total = run("last_block", x, np.zeros(7, np.float32), np.zeros(1, np.uint32), np.zeros(1, np.float32), 5000)
@@ -171,6 +177,14 @@ def test_scalar_functions(run, random):
     np.testing.assert_allclose(reals[0], f.astype(float) ** -0.5, rtol=1e-6)
     angle = np.pi * (f.astype(float) / 4 % 2)
     np.testing.assert_allclose(reals[1:], [np.sin(angle), np.cos(angle)], atol=1e-6)
+
+
+def test_the_portable_switch():
+    """Machines other than x86-64 and aarch64 switch fibers by ucontext."""
+    library = load(build([HERE / "correct.cu"], ["-DTS_EMULATOR_UCONTEXT"]))
+    x, out = np.arange(100, dtype=np.float32), np.zeros((5, 100), np.float32)
+    assert library.reduce_float32(x.ctypes.data_as(ctypes.c_void_p), out.ctypes.data_as(ctypes.c_void_p), 100, 1, 1) == 0
+    assert (out[0] == 4950).all()
 
 
 @pytest.mark.skipif(nvcc() is None, reason="no nvcc here")
