@@ -18,7 +18,8 @@ CSRC = ROOT / "csrc"
 CACHE = ROOT / "build" / "emulator"
 CXX = os.environ.get("CXX", "c++")
 FLAGS = ["-std=c++17", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"]
-FLAGS += ["-Wall", "-Wno-unknown-pragmas", "-Wno-sign-compare", f"-I{CSRC}", f"-I{CSRC / 'emulator' / 'include'}", "-DTRANSPHERE_EMULATED=1"]
+FLAGS += ["-Wall", "-Wno-unknown-pragmas", "-Wno-sign-compare"]
+FLAGS += [f"-I{CSRC}", f"-I{CSRC / 'emulator' / 'include'}", "-DTRANSPHERE_EMULATED=1"]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
 SEEDS = range(8)  # 0 and 1 are the ascending and the descending order
 

@@ -1,7 +1,7 @@
-// Launches and dynamic shared memory, the two things that only nvcc can parse: everything else in a .cu file is what the emulator compiles too.
+// Launches and dynamic shared memory, the two things that only nvcc can parse: all else in a .cu file is what the emulator compiles too.
 //
-//   return TS_LAUNCH((kernel<T, 4>), grid, block, shared_bytes, stream, arguments...);      // a cudaError_t; the arguments convert to the kernel's
-//   TS_DYNAMIC_SHARED(T, name);                                                             // T* name: the block's dynamic shared memory
+//   return TS_LAUNCH((kernel<T, 4>), grid, block, shared_bytes, stream, arguments...);  // a cudaError_t
+//   TS_DYNAMIC_SHARED(T, name);                                                         // T* name: the block's dynamic shared memory
 #pragma once
 #include <cuda_runtime.h>
 

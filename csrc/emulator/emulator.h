@@ -2,10 +2,10 @@
 //
 //   g++ -std=c++17 -x c++ -include emulator/emulator.h -Icsrc -Icsrc/emulator/include kernel.cu
 //
-// The threads of a block are fibers of one OS thread, which run until they exit or reach a barrier, a warp primitive or an atomic; who goes
-// on is drawn from a seed (0: ascending, 1: descending). Blocks run one after another, launches in program order. What CUDA leaves undefined
-// ends in an error, or in garbage that differs with the seed:
-//   - a barrier or warp primitive that its threads do not reach together; a mask without the caller, or with a lane that exited or never was;
+// The threads of a block are fibers of one OS thread, which run until they exit or reach a barrier, a warp primitive or an atomic; who
+// goes on is drawn from a seed (0: ascending, 1: descending). Blocks run one after another, launches in program order. What CUDA leaves
+// undefined ends in an error, or in garbage that differs with the seed:
+//   - a barrier or warp primitive that its threads do not reach together; a mask without the caller, or with a lane that has exited;
 //   - a race (races.h), in files compiled with -fsanitize=thread;
 //   - a fault: outside dynamic shared memory, through a bad pointer, a full stack, an integer division by zero;
 //   - shared memory that was not written in this block, and a shuffle from a lane outside the mask.

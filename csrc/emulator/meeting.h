@@ -42,7 +42,8 @@ inline uint64_t Scheduler::meet_warp(Operation operation, unsigned mask, uint64_
   const int lanes = std::min(32, count_ - index / 32 * 32);
   Thread* const warp = &threads_[index / 32 * 32];
   const char* const what = kNames[int(operation)];
-  if (!(mask >> lane & 1)) fail(cudaErrorLaunchFailure, "lane %d calls %s with mask 0x%08x, which leaves it out (%s:%d)", lane, what, mask, site.file, site.line);
+  if (!(mask >> lane & 1))
+    fail(cudaErrorLaunchFailure, "lane %d calls %s with mask 0x%08x, which leaves it out (%s:%d)", lane, what, mask, site.file, site.line);
   if (lanes < 32 && mask >> lanes)
     fail(cudaErrorLaunchFailure, "%s with mask 0x%08x in a warp of %d lanes (%s:%d)", what, mask, lanes, site.file, site.line);
   thread.operation = operation;
@@ -113,17 +114,21 @@ inline std::string Scheduler::stuck() const {
   for (int i = 0; i < count_; ++i) {
     const Thread& thread = threads_[i];
     bool known = false;
-    for (const Thread* other : groups) known = known || (thread.state == other->state && (thread.state == Thread::exited || thread.meets(*other)));
+    const auto same = [&](const Thread& other) {
+      return thread.state == other.state && (thread.state == Thread::exited || thread.meets(other));
+    };
+    for (const Thread* other : groups) known = known || same(*other);
     if (known) continue;
     groups.push_back(&thread);
     int count = 0;
-    for (int j = i; j < count_; ++j) count += threads_[j].state == thread.state && (thread.state == Thread::exited || threads_[j].meets(thread));
+    for (int j = i; j < count_; ++j) count += same(threads_[j]);
     result += text("%s %d (first %s) ", groups.size() > 1 ? "," : "", count, name(thread.index).c_str());
     if (thread.state == Thread::exited)
       result += "exited";
     else
       result += text("wait at %s%s (%s:%d)", kNames[int(thread.operation)],
-                     thread.state == Thread::at_warp ? text(" with mask 0x%08x", thread.mask).c_str() : "", thread.site.file, thread.site.line);
+                     thread.state == Thread::at_warp ? text(" with mask 0x%08x", thread.mask).c_str() : "", thread.site.file,
+                     thread.site.line);
     if (groups.size() == 4) break;
   }
   return result;

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -11,8 +12,8 @@
 
 namespace transphere::emulator {
 
-// Ends (to 16 bytes) where memory that faults begins, and memory that faults lies before it; the gaps to both hold a pattern that is checked. The
-// sanitizer wants memory of its own, of the exact size.
+// Ends (to 16 bytes) where memory that faults begins, and memory that faults lies before it; the gaps to both hold a pattern that is
+// checked. The sanitizer wants memory of its own, of the exact size.
 class DynamicShared {
  public:
   explicit DynamicShared(size_t bytes) : bytes_(bytes) {
@@ -70,7 +71,7 @@ struct Range {
 
   bool holds(const void* address) const { return address >= data && address < data + bytes; }
   void fill(const uint32_t (&pattern)[64]) const {
-    for (size_t at = 0; at < bytes; at += sizeof(pattern)) memcpy(data + at, pattern, bytes - at < sizeof(pattern) ? bytes - at : sizeof(pattern));
+    for (size_t at = 0; at < bytes; at += sizeof(pattern)) memcpy(data + at, pattern, std::min(sizeof(pattern), bytes - at));
   }
 };
 

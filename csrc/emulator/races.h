@@ -1,11 +1,12 @@
 // Races, found by what is ordered rather than by what went wrong. Only emulator.cpp includes this.
 //
-// Kernels compiled with -fsanitize=thread (but linked without its runtime) report every access to memory here. Two accesses of different threads to
-// one byte, one of them a write and not both atomic, must be ordered by a barrier of the block between them, by __syncwarp for lanes of one warp, or
-// by atomics on one address; shuffles and votes order nothing. Between blocks there is no order; there a grid that uses atomics is not judged.
+// Kernels compiled with -fsanitize=thread (but linked without its runtime) report every access to memory here. Two accesses of different
+// threads to one byte, one of them a write and not both atomic, must be ordered: by a barrier of the block between them, by __syncwarp for
+// lanes of one warp, or by atomics on one address; shuffles and votes order nothing. Between blocks there is no order, and a grid that uses
+// atomics is not judged there.
 //
-// Two readers are remembered for a word, and an atomic is taken to have seen all that came before the last one on its address: a race may be missed,
-// none is made up.
+// Two readers are remembered for a word, and an atomic is taken to have seen all that came before the last one on its address: a race may
+// be missed, none is made up.
 #pragma once
 #include <dlfcn.h>
 
@@ -73,7 +74,8 @@ class Races {
       if (shared && cell.block != block_) cell = {};
       cell.block = block_;
       for (const Access* before : {&cell.write, &cell.reads[0], &cell.reads[1]})
-        if (before->thread >= 0 && (write || before->write) && (before->bytes & now.bytes) && !(atomic && before->atomic) && !ordered(*before, now)) {
+        if (before->thread >= 0 && (write || before->write) && (before->bytes & now.bytes) && !(atomic && before->atomic) &&
+            !ordered(*before, now)) {
           found_ = *before;
           return &found_;
         }

@@ -58,7 +58,9 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, F*, int t
 
 inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
 inline cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
-inline cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : transphere::emulator::record(cudaErrorInvalidDevice, "device %d", device); }
+inline cudaError_t cudaSetDevice(int device) {
+  return device == 0 ? cudaSuccess : transphere::emulator::record(cudaErrorInvalidDevice, "device %d", device);
+}
 inline cudaError_t cudaDeviceSynchronize() { return cudaPeekAtLastError(); }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaPeekAtLastError(); }
 inline cudaError_t cudaMalloc(void** pointer, size_t bytes) {
@@ -70,8 +72,12 @@ inline cudaError_t cudaFree(void* pointer) { return free(pointer), cudaSuccess; 
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t = nullptr) {
   return memmove(to, from, bytes), cudaSuccess;
 }
-inline cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) { return cudaMemcpyAsync(to, from, bytes, kind); }
-inline cudaError_t cudaMemsetAsync(void* to, int byte, size_t bytes, cudaStream_t = nullptr) { return memset(to, byte, bytes), cudaSuccess; }
+inline cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
+  return cudaMemcpyAsync(to, from, bytes, kind);
+}
+inline cudaError_t cudaMemsetAsync(void* to, int byte, size_t bytes, cudaStream_t = nullptr) {
+  return memset(to, byte, bytes), cudaSuccess;
+}
 
 // Vector types, aligned as CUDA aligns them.
 #define TS_VECTORS(T, name, align2, align4)                                                                          \

@@ -18,9 +18,10 @@
 
 namespace transphere::emulator {
 
-constexpr const char* kNames[] = {"__syncthreads", "__syncthreads_count", "__syncthreads_and", "__syncthreads_or", "__syncwarp", "a shuffle",
-                                  "__ballot_sync", "__any_sync", "__all_sync", "__match_any_sync", "__reduce_add_sync", "__reduce_min_sync",
-                                  "__reduce_max_sync", "__reduce_and_sync", "__reduce_or_sync", "__reduce_xor_sync"};
+constexpr const char* kNames[] = {"__syncthreads",     "__syncthreads_count", "__syncthreads_and", "__syncthreads_or",
+                                  "__syncwarp",        "a shuffle",           "__ballot_sync",     "__any_sync",
+                                  "__all_sync",        "__match_any_sync",    "__reduce_add_sync", "__reduce_min_sync",
+                                  "__reduce_max_sync", "__reduce_and_sync",   "__reduce_or_sync",  "__reduce_xor_sync"};
 
 struct Thread {
   enum State : uint8_t { fresh, ready, at_block, at_warp, exited } state;
@@ -50,7 +51,8 @@ class Scheduler {
   // The grid's first error, or success.
   cudaError_t run(const Launch& launch, uint64_t seed, std::string& message);
 
-  bool running() const { return pthread_equal(owner_, pthread_self()) && running_; }  // whether the caller is a kernel, not another OS thread
+  // Whether a kernel is the caller: not its host, and not another OS thread.
+  bool running() const { return pthread_equal(owner_, pthread_self()) && running_; }
   int rank() const { return int(running_ - threads_.data()); }
   Random& random() { return random_; }
   DynamicShared& shared() { return *shared_; }
