@@ -48,11 +48,17 @@ TS_HD void sincos_midpoint(float u, float& sine, float& cosine) {
   sine = (q & 2) ? -a : a;
   cosine = ((q + 1) & 2) ? -b : b;
 }
-TS_HD void sincos_midpoint(double u, double& sine, double& cosine) {
-  const double angle = 6.283185307179586 * (u + 2.98023223876953125e-8);
-  sine = std::sin(angle);
-  cosine = std::cos(angle);
+
+// sin and cos of 2 pi u.
+TS_HD void sincos_turns(double u, double& sine, double& cosine) {
+#ifdef __CUDA_ARCH__
+  sincospi(2 * u, &sine, &cosine);  // needs no reduction by pi, whose slow path takes a stack
+#else
+  sine = std::sin(6.283185307179586 * u);
+  cosine = std::cos(6.283185307179586 * u);
+#endif
 }
+TS_HD void sincos_midpoint(double u, double& sine, double& cosine) { sincos_turns(u + 2.98023223876953125e-8, sine, cosine); }
 
 // The angle of (x, y) in turns, in [0, 1); 0 at the origin, NaN for NaN; absolute error below 4e-8.
 TS_HD float angle_turns(float x, float y) {
