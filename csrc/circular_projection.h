@@ -9,10 +9,19 @@
 
 namespace transphere {
 
+// Rows [begin, end).
 template <typename T>
 void circular_projection_cpu(const T* xy, T* theta, int64_t P, int64_t begin, int64_t end);
 
 template <typename T>
 void circular_projection_backward_cpu(const T* grad_theta, const T* xy, T* grad_xy, int64_t P, int64_t begin, int64_t end);
+
+#ifdef TS_CUDA
+template <typename T>
+cudaError_t circular_projection_cuda(const T* xy, T* theta, int64_t R, int64_t P, cudaStream_t stream);
+
+template <typename T>
+cudaError_t circular_projection_backward_cuda(const T* grad_theta, const T* xy, T* grad_xy, int64_t R, int64_t P, cudaStream_t stream);
+#endif
 
 }  // namespace transphere

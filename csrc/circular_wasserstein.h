@@ -30,4 +30,12 @@ struct CircularProblems {
 template <typename T>
 void circular_wasserstein_cpu(const CircularProblems<T>& problems, int64_t begin, int64_t end);
 
+#ifdef TS_CUDA
+// Bytes of device memory that the kernel needs for problems of n + m = points; 0 where shared memory does.
+int64_t circular_wasserstein_workspace(int64_t points, int64_t problems);
+
+template <typename T>
+cudaError_t circular_wasserstein_cuda(const CircularProblems<T>& problems, int64_t count, void* workspace, cudaStream_t stream);
+#endif
+
 }  // namespace transphere

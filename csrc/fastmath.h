@@ -9,7 +9,7 @@
 namespace transphere {
 
 // log(v), v in [2^-24, 1] or any positive normal number; relative error below 2e-7.
-inline float log_positive(float v) {
+TS_HD float log_positive(float v) {
   int32_t bits;
   std::memcpy(&bits, &v, 4);
   const int32_t shifted = bits - 0x3F3504F3;  // split at sqrt(1/2)
@@ -29,10 +29,10 @@ inline float log_positive(float v) {
   const float f2 = f * f;
   return (p * f2 * f - 0.5f * f2) + f + float(exponent) * 0.693147181f;
 }
-inline double log_positive(double v) { return std::log(v); }
+TS_HD double log_positive(double v) { return std::log(v); }
 
 // sin and cos of 2 pi (u + 2^-25), u a multiple of 2^-24 in [0, 1): the middle of u's cell, so that neither is ever 0. Absolute error below 1e-7.
-inline void sincos_midpoint(float u, float& sine, float& cosine) {
+TS_HD void sincos_midpoint(float u, float& sine, float& cosine) {
   const float quarter = float(int32_t(4.0f * u + 0.5f));  // 0 .. 4
   const int32_t q = int32_t(quarter);
   const float r = (u - 0.25f * quarter) + 2.98023224e-8f, r2 = r * r;  // r in [-1/8, 1/8], exact
@@ -48,14 +48,20 @@ inline void sincos_midpoint(float u, float& sine, float& cosine) {
   sine = (q & 2) ? -a : a;
   cosine = ((q + 1) & 2) ? -b : b;
 }
-inline void sincos_midpoint(double u, double& sine, double& cosine) {
-  const double angle = 6.283185307179586 * (u + 2.98023223876953125e-8);
-  sine = std::sin(angle);
-  cosine = std::cos(angle);
+
+// sin and cos of 2 pi u.
+TS_HD void sincos_turns(double u, double& sine, double& cosine) {
+#ifdef __CUDA_ARCH__
+  sincospi(2 * u, &sine, &cosine);  // needs no reduction by pi, whose slow path takes a stack
+#else
+  sine = std::sin(6.283185307179586 * u);
+  cosine = std::cos(6.283185307179586 * u);
+#endif
 }
+TS_HD void sincos_midpoint(double u, double& sine, double& cosine) { sincos_turns(u + 2.98023223876953125e-8, sine, cosine); }
 
 // The angle of (x, y) in turns, in [0, 1); 0 at the origin, NaN for NaN; absolute error below 4e-8.
-inline float angle_turns(float x, float y) {
+TS_HD float angle_turns(float x, float y) {
   const float ax = std::fabs(x), ay = std::fabs(y);
   const float hi = ax > ay ? ax : ay, lo = ax > ay ? ay : ax;
   const float a = lo / (hi > 0.0f ? hi : 1.0f), t = a * a;
@@ -74,7 +80,7 @@ inline float angle_turns(float x, float y) {
   p = p >= 1.0f ? 0.0f : p;
   return x + y == x + y ? p : x + y;
 }
-inline double angle_turns(double x, double y) {
+TS_HD double angle_turns(double x, double y) {
   const double p = x == 0.0 && y == 0.0 ? 0.0 : std::atan2(y, x) * 0.15915494309189535;
   const double q = p < 0.0 ? p + 1.0 : p;
   return q >= 1.0 ? 0.0 : q;

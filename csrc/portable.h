@@ -2,6 +2,12 @@
 #pragma once
 #include <cstdint>
 
+// TS_CUDA: there are CUDA entry points to declare, real ones or the emulator's (csrc/emulator/emulator.h).
+#if defined(TRANSPHERE_WITH_CUDA) || defined(__CUDACC__) || defined(TRANSPHERE_EMULATED)
+#define TS_CUDA 1
+#include <cuda_runtime_api.h>
+#endif
+
 #ifdef __CUDACC__
 #define TS_HD __host__ __device__ __forceinline__
 #else

@@ -106,4 +106,9 @@ TS_HD double vmf_cumulant(double k, int64_t d, int order) {
 template <typename T>
 void vmf_cumulant_cpu(const T* kappa, T* out, int64_t d, int order, int64_t begin, int64_t end);
 
+#ifdef TS_CUDA
+template <typename T>
+cudaError_t vmf_cumulant_cuda(const T* kappa, T* out, int64_t n, int64_t d, int order, cudaStream_t stream);
+#endif
+
 }  // namespace transphere

@@ -35,4 +35,15 @@ template <typename T>
 void vmf_sample_reduce_cpu(const T* sum_mu, const T* sum_kappa, const T* mu, T* grad_mu, T* grad_kappa, int64_t chunks, int64_t d, int64_t begin,
                            int64_t end);
 
+#ifdef TS_CUDA
+// seed: the two words on the device.
+template <typename T>
+cudaError_t vmf_sample_cuda(const T* mu, const T* kappa, const int64_t* seed, T* z, T* w, T* v, int64_t B, int64_t L, int64_t d,
+                            cudaStream_t stream);
+
+template <typename T>
+cudaError_t vmf_sample_backward_cuda(const T* grad_z, const T* z, const T* w, const T* v, const T* mu, const T* kappa, bool pathwise, T* grad_mu,
+                                     T* grad_kappa, int64_t B, int64_t L, int64_t d, cudaStream_t stream);
+#endif
+
 }  // namespace transphere

@@ -6,6 +6,7 @@
 #pragma once
 #include <cmath>
 
+#include "fastmath.h"
 #include "philox.h"
 
 namespace transphere {
@@ -37,8 +38,10 @@ struct Wood {
 // First coordinate of a uniform point of S^n, redrawn after a rejection: Ulrich's (1984) exact symmetric beta.
 TS_HD void uniform_coordinate(double n, uint32_t word1, uint32_t word2, double& x, double& one_minus_x2) {
   const double exponent = n > 1 ? 2 / (n - 1) * log(uniform<double>(word1)) : -INFINITY;
-  const double p = exp(exponent), turn = 6.283185307179586 * uniform<double>(word2), sine = sin(turn);
-  x = sqrt(-expm1(exponent)) * cos(turn);
+  const double p = exp(exponent);
+  double sine, cosine;
+  sincos_turns(uniform<double>(word2), sine, cosine);
+  x = sqrt(-expm1(exponent)) * cosine;
   one_minus_x2 = p + (1 - p) * sine * sine;
 }
 

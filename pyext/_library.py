@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 LIB = torch.library.Library("transphere", "DEF")
+VARIANTS = {"reference": "_reference"}  # backends that are ops of their own, <op><suffix>; the tests add to them
+DEFINED: dict[str, Callable[..., None]] = {}  # for each op, what defines another variant of it: (suffix, kernel or None)
 
 try:
     _C = importlib.import_module("transphere._C")
@@ -39,12 +41,17 @@ def define(
     def not_differentiable(*_: Any) -> None:
         raise RuntimeError(f"{name.removesuffix('_backward')}: second derivatives are not available")
 
-    for variant in ("", "_reference"):
-        LIB.define(f"{name}{variant}({signature}", tags=(torch.Tag.pt2_compliant_tag,))
-        LIB.impl(f"{name}{variant}", reference, "CompositeExplicitAutograd")
-        torch.library.register_fake(f"transphere::{name}{variant}", fake)
-        rule = partial(backward, partial(_variant, variant)) if backward else not_differentiable
-        torch.library.register_autograd(f"transphere::{name}{variant}", rule, setup_context=setup_context)
+    def variant(suffix: str, kernel: Callable[..., Any] | None) -> None:
+        LIB.define(f"{name}{suffix}({signature}", tags=(torch.Tag.pt2_compliant_tag,))
+        if kernel is not None:
+            LIB.impl(f"{name}{suffix}", kernel, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"transphere::{name}{suffix}", fake)
+        rule = partial(backward, partial(_variant, suffix)) if backward else not_differentiable
+        torch.library.register_autograd(f"transphere::{name}{suffix}", rule, setup_context=setup_context)
+
+    DEFINED[name] = variant
+    variant("", reference)
+    variant("_reference", reference)
 
 
 def _variant(variant: str, name: str) -> torch._ops.OpOverload:
@@ -60,8 +67,8 @@ def op(name: str, backend: str | None, like: Tensor) -> torch._ops.OpOverload:
     """
     if backend is None:
         return _variant("", name)
-    if backend == "reference":
-        return _variant("_reference", name)
+    if backend in VARIANTS:
+        return _variant(VARIANTS[backend], name)
     if backend in ("cpu", "cuda"):
         if like.device.type != backend:
             raise RuntimeError(f"backend {backend!r} was asked for tensors on {like.device}: move them, or pass backend=None")
@@ -79,7 +86,8 @@ def has_kernel(name: str, device_type: str) -> bool:
 
 
 def build_info() -> dict[str, Any]:
-    """What this installation was built with: version, torch, whether the extension is there, its compiler, CUDA, the CPU level in use."""
+    """What this installation was built with: version, torch, whether the extension is there, its compiler, the CUDA
+    architectures ("80;90") or False, the CPU level in use."""
     from . import __version__
 
     info: dict[str, Any] = {"version": __version__, "torch": torch.__version__, "extension": _C is not None, "cuda": False}

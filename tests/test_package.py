@@ -75,7 +75,8 @@ def test_version_is_in_one_place():
 
 def test_build_info():
     info = ts.build_info()
-    assert info["extension"] is True and isinstance(info["cuda"], bool) and info["cpu"] and info["compiler"] and info["torch"]
+    assert info["extension"] is True and info["cpu"] and info["compiler"] and info["torch"]
+    assert info["cuda"] is False or re.fullmatch(r"\d+\w?(;\d+\w?)*", info["cuda"])
 
 
 def test_import_from_outside_the_repository(tmp_path):

@@ -9,13 +9,15 @@ namespace {
 
 using Result = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 
-Result cpu(const Tensor& u_, const Tensor& v_, const std::optional<Tensor>& u_weights_, const std::optional<Tensor>& v_weights_) {
+template <typename On>
+Result forward(const Tensor& u_, const Tensor& v_, const std::optional<Tensor>& u_weights_, const std::optional<Tensor>& v_weights_) {
   STD_TORCH_CHECK(u_.dim() == 3 && v_.dim() == 3 && u_.size(0) == v_.size(0) && u_.size(2) == v_.size(2),
                   "circular_wasserstein: expected u (B, n, P) and v (B, m, P)");
   STD_TORCH_CHECK(u_.scalar_type() == v_.scalar_type(), "circular_wasserstein: expected u and v of one dtype");
   STD_TORCH_CHECK(u_weights_.has_value() == v_weights_.has_value(), "circular_wasserstein: expected both weights or neither");
   const int64_t B = u_.size(0), n = u_.size(1), m = v_.size(1), P = u_.size(2);
   STD_TORCH_CHECK(n > 0 && m > 0 && n + m < INT32_MAX, "circular_wasserstein: expected between 1 and 2^31 points a set");
+  const On on(u_);
   const Tensor u = torch::stable::contiguous(u_), v = torch::stable::contiguous(v_);
   const bool weighted = u_weights_.has_value();
   if (weighted) {
@@ -36,17 +38,26 @@ Result cpu(const Tensor& u_, const Tensor& v_, const std::optional<Tensor>& u_we
       q.u_weights = data<T>(u_weights), q.v_weights = data<T>(v_weights);
       q.u_potential = out<T>(u_potential), q.v_potential = out<T>(v_potential);
     }
-    // Whole tiles of kLanes problems to a thread.
-    const int64_t problems = B * P, tiles = (problems + kLanes - 1) / kLanes;
-    parallel(tiles, kLanes * (n + m) * 5, [&](int64_t b, int64_t e) {
-      circular_wasserstein_cpu(q, b * kLanes, e * kLanes < problems ? e * kLanes : problems);
-    });
+    const int64_t problems = B * P;
+    if constexpr (On::cuda) {
+      const int64_t bytes = circular_wasserstein_workspace(n + m, problems);
+      const Tensor workspace = torch::stable::new_empty(u, {bytes / int64_t(sizeof(T))});
+      on.check("circular_wasserstein", circular_wasserstein_cuda(q, problems, bytes ? out<T>(workspace) : nullptr, on.stream()));
+    } else {  // whole tiles of kLanes problems to a thread
+      const int64_t tiles = (problems + kLanes - 1) / kLanes;
+      parallel(tiles, kLanes * (n + m) * 5, [&](int64_t b, int64_t e) {
+        circular_wasserstein_cpu(q, b * kLanes, e * kLanes < problems ? e * kLanes : problems);
+      });
+    }
   });
   return {cost, u_slope, v_slope, u_potential, v_potential};
 }
 
+template <typename On>
+void ops(Library& m) {
+  m.impl(On::op("circular_wasserstein"), TORCH_BOX(&forward<On>));
+}
+TS_REGISTER(ops)
+
 }  // namespace
-
-STABLE_TORCH_LIBRARY_IMPL(transphere, CPU, m) { m.impl("circular_wasserstein", TORCH_BOX(&cpu)); }
-
 }  // namespace transphere

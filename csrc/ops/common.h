@@ -1,5 +1,19 @@
 // What every binding needs. Bindings are the only files that know torch, and only its stable ABI.
+//
+// A binding is written once, as a template over where its kernel runs:
+//
+//   template <typename On>
+//   Tensor forward(const Tensor& x) {
+//     const On on(x);                                          // x's device is the current one from here to the end
+//     ...
+//     if constexpr (On::cuda) on.check("op", op_cuda(..., on.stream()));
+//     else parallel(n, cost, [&](int64_t b, int64_t e) { op_cpu(..., b, e); });
+//   }
+//   template <typename On>
+//   void ops(Library& m) { m.impl(On::op("op"), TORCH_BOX(&forward<On>)); }
+//   TS_REGISTER(ops)
 #pragma once
+#include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -7,12 +21,21 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <tuple>
+
+#include "portable.h"
+
+#ifdef TRANSPHERE_WITH_CUDA
+// It lies in libtorch_cuda alone: weak, so that the one binary also loads on a torch without CUDA.
+extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device, void** stream);
+#endif
 
 namespace transphere {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
+using Library = torch::stable::detail::StableLibrary;
 
 // f(T{}) with T the tensor's floating type.
 template <typename F>
@@ -39,5 +62,56 @@ void parallel(int64_t n, int64_t cost, F&& f) {
   const int64_t grain = 20000 / (cost > 0 ? cost : 1);
   torch::stable::parallel_for(0, n, grain > 0 ? grain : 1, f);
 }
+
+struct OnCpu {
+  static constexpr bool cuda = false;
+  explicit OnCpu(const Tensor&) {}
+  static const char* op(const char* name) { return name; }
+};
+
+#ifdef TS_CUDA
+class OnCuda {
+ public:
+  static constexpr bool cuda = true;
+
+  static void check(const char* op, cudaError_t error) { STD_TORCH_CHECK(error == cudaSuccess, op, ": ", cudaGetErrorString(error)); }
+
+#ifdef TRANSPHERE_EMULATED
+  // The emulator's device has the host's memory: the tensors are the CPU's, and the ops stand beside the CPU's own.
+  explicit OnCuda(const Tensor&) {}
+  static cudaStream_t stream() { return nullptr; }
+  static const char* op(const char* name) {
+    static std::string emulated;
+    return (emulated = std::string(name) + "_emulated").c_str();
+  }
+#else
+  explicit OnCuda(const Tensor& x) : device_(x.get_device_index()), guard_(device_) {}
+  static const char* op(const char* name) { return name; }
+
+  cudaStream_t stream() const {
+    STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream != nullptr, "transphere: this torch was built without CUDA");
+    void* stream = nullptr;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device_, &stream));
+    return static_cast<cudaStream_t>(stream);
+  }
+
+ private:
+  int32_t device_;
+  torch::stable::accelerator::DeviceGuard guard_;
+#endif
+};
+#endif
+
+#if defined(TRANSPHERE_EMULATED)
+#define TS_REGISTER(ops) \
+  STABLE_TORCH_LIBRARY_IMPL(transphere, CPU, m) { ops<OnCuda>(m); }
+#elif defined(TRANSPHERE_WITH_CUDA)
+#define TS_REGISTER(ops)                                           \
+  STABLE_TORCH_LIBRARY_IMPL(transphere, CPU, m) { ops<OnCpu>(m); } \
+  STABLE_TORCH_LIBRARY_IMPL(transphere, CUDA, m) { ops<OnCuda>(m); }
+#else
+#define TS_REGISTER(ops) \
+  STABLE_TORCH_LIBRARY_IMPL(transphere, CPU, m) { ops<OnCpu>(m); }
+#endif
 
 }  // namespace transphere

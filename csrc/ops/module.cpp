@@ -10,7 +10,11 @@ PYBIND11_MODULE(_C, m) {
   m.def("build_info", [] {
     py::dict d;
     d["compiler"] = __VERSION__;
+#ifdef TRANSPHERE_WITH_CUDA
+    d["cuda"] = TRANSPHERE_CUDA_ARCHS;
+#else
     d["cuda"] = false;
+#endif
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
     d["cpu"] = __builtin_cpu_supports("x86-64-v4") ? "x86-64-v4" : __builtin_cpu_supports("x86-64-v3") ? "x86-64-v3" : "x86-64";
 #else

@@ -5,21 +5,29 @@
 namespace transphere {
 namespace {
 
-Tensor cpu(const Tensor& kappa_, int64_t d, int64_t order) {
+template <typename On>
+Tensor forward(const Tensor& kappa_, int64_t d, int64_t order) {
   STD_TORCH_CHECK(d >= 2, "vmf_cumulant: expected d >= 2, got ", d);
   STD_TORCH_CHECK(order >= 0 && order <= 3, "vmf_cumulant: expected order 0 to 3, got ", order);
+  const On on(kappa_);
   const Tensor kappa = torch::stable::contiguous(kappa_), result = torch::stable::empty_like(kappa);
   dispatch_float(kappa, "vmf_cumulant", [&](auto t) {
     using T = decltype(t);
     const T* k = data<T>(kappa);
     T* r = out<T>(result);
-    parallel(kappa.numel(), 500, [&](int64_t b, int64_t e) { vmf_cumulant_cpu(k, r, d, int(order), b, e); });
+    if constexpr (On::cuda)
+      on.check("vmf_cumulant", vmf_cumulant_cuda(k, r, kappa.numel(), d, int(order), on.stream()));
+    else
+      parallel(kappa.numel(), 500, [&](int64_t b, int64_t e) { vmf_cumulant_cpu(k, r, d, int(order), b, e); });
   });
   return result;
 }
 
+template <typename On>
+void ops(Library& m) {
+  m.impl(On::op("vmf_cumulant"), TORCH_BOX(&forward<On>));
+}
+TS_REGISTER(ops)
+
 }  // namespace
-
-STABLE_TORCH_LIBRARY_IMPL(transphere, CPU, m) { m.impl("vmf_cumulant", TORCH_BOX(&cpu)); }
-
 }  // namespace transphere

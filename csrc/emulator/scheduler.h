@@ -1,0 +1,95 @@
+// One grid at a time: its blocks, their threads, and where these meet. Only emulator.cpp includes this.
+#pragma once
+#include <pthread.h>
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "emulator/block.h"
+#include "emulator/faults.h"
+#include "emulator/fiber.h"
+#include "emulator/launch.h"
+#include "emulator/memory.h"
+#include "emulator/order.h"
+#include "emulator/races.h"
+#include "emulator/text.h"
+
+namespace transphere::emulator {
+
+constexpr const char* kNames[] = {"__syncthreads",     "__syncthreads_count", "__syncthreads_and", "__syncthreads_or",
+                                  "__syncwarp",        "a shuffle",           "__ballot_sync",     "__any_sync",
+                                  "__all_sync",        "__match_any_sync",    "__reduce_add_sync", "__reduce_min_sync",
+                                  "__reduce_max_sync", "__reduce_and_sync",   "__reduce_or_sync",  "__reduce_xor_sync"};
+
+struct Thread {
+  enum State : uint8_t { fresh, ready, at_block, at_warp, exited } state;
+  Context context;
+  std::unique_ptr<Stack> stack;
+  uint3 index;
+  // What it waits for, and what it got.
+  Operation operation;
+  Site site;
+  unsigned mask;
+  int source;
+  uint64_t value, result;
+
+  bool meets(const Thread& other) const {
+    return state == other.state && operation == other.operation && mask == other.mask && site.line == other.site.line &&
+           (site.file == other.site.file || !strcmp(site.file, other.site.file));
+  }
+};
+
+class Scheduler {
+ public:
+  static Scheduler& instance() {
+    static Scheduler scheduler;
+    return scheduler;
+  }
+
+  // The grid's first error, or success.
+  cudaError_t run(const Launch& launch, uint64_t seed, std::string& message);
+
+  // Whether a kernel is the caller: not its host, and not another OS thread.
+  bool running() const { return pthread_equal(owner_, pthread_self()) && running_; }
+  int rank() const { return int(running_ - threads_.data()); }
+  Random& random() { return random_; }
+  DynamicShared& shared() { return *shared_; }
+  bool ordered() const { return seed_ < 2; }
+
+  int meet_block(Operation operation, int predicate, Site site);
+  uint64_t meet_warp(Operation operation, unsigned mask, uint64_t value, int source, Site site);
+  void wait(Thread::State state, bool last = false);  // gives the turn back
+
+  void access(const void* address, size_t bytes, bool write, bool atomic, const void* code);
+
+  void note(cudaError_t error, const char* text);  // fails the grid; the caller gives the turn back
+  Context* on_fault(int signal, const void* address);
+
+ private:
+  static void enter();
+  void run_block(uint3 index);
+  void resume(Thread& thread);
+  void release_block();
+  void release_warp(Thread* warp, unsigned mask);
+  std::string stuck() const;
+
+  const Launch* launch_ = nullptr;
+  uint64_t seed_ = 0;
+  Random random_;
+  Ready ready_;
+  std::vector<Thread> threads_;
+  std::vector<std::unique_ptr<Stack>> stacks_;  // those no thread is using
+  std::unique_ptr<DynamicShared> shared_;
+  Range static_shared_;
+  Races races_;
+  Context main_;
+  Thread* running_ = nullptr;
+  std::atomic<pthread_t> owner_{};  // the OS thread that runs the grid
+  int count_ = 0, waiting_ = 0, exited_ = 0;
+  cudaError_t error_ = cudaSuccess;
+  std::string message_;
+};
+
+}  // namespace transphere::emulator
