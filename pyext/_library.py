@@ -1,12 +1,15 @@
 """The `transphere` operator namespace: schemas here, kernels wherever they were built.
 
 Each op is defined with its reference, plain PyTorch, as the kernel for every device. `transphere._C`, where it was built, registers faster
-kernels over it, so a call goes to the best that exists without an `if`. Under `<name>_reference` the reference stays reachable by itself.
+kernels over it, so a call goes to the best that exists without an `if`. Under `<name>_reference` the reference stays reachable by itself,
+and under `<name>_triton` the Triton kernel of `transphere.kernels`, which also serves CUDA tensors where `_C` has no CUDA kernel.
 """
 
 import importlib
+import os
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -21,6 +24,11 @@ except ModuleNotFoundError as error:  # not built; a module that was built but d
         raise
     _C = None
 
+# Triton itself is imported on the first launch; under its interpreter the kernels run on CPU tensors.
+HAS_TRITON = find_spec("triton") is not None
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+TRITON_BY_DEFAULT: set[str] = set()  # ops whose CUDA tensors go to Triton
+
 REBUILD = "build the extension: pip install --no-build-isolation -e . (see docs/switches.md)"
 
 
@@ -32,19 +40,40 @@ def define(
     backward: Callable[..., Any] | None = None,
     setup_context: Callable[..., None] | None = None,
 ) -> None:
-    """Define an op and its reference twin. `backward(op, ctx, *grads)` reaches its own backward op as `op("name")`, of the same variant;
-    without a `backward` the op raises when it is differentiated."""
+    """Define an op and its twins, reference and Triton. `backward(op, ctx, *grads)` reaches its own backward op as `op("name")`, of the
+    same variant; without a `backward` the op raises when it is differentiated."""
     name, signature = schema.split("(", 1)
 
     def not_differentiable(*_: Any) -> None:
         raise RuntimeError(f"{name.removesuffix('_backward')}: second derivatives are not available")
 
-    for variant in ("", "_reference"):
+    triton = has_triton(name)
+    for variant in ("", "_reference", "_triton") if triton else ("", "_reference"):
         LIB.define(f"{name}{variant}({signature}", tags=(torch.Tag.pt2_compliant_tag,))
-        LIB.impl(f"{name}{variant}", reference, "CompositeExplicitAutograd")
+        if variant == "_triton":
+            for key in ("CUDA", "CPU") if INTERPRETED else ("CUDA",):
+                LIB.impl(f"{name}_triton", partial(_launch, name), key)
+        else:
+            LIB.impl(f"{name}{variant}", reference, "CompositeExplicitAutograd")
         torch.library.register_fake(f"transphere::{name}{variant}", fake)
         rule = partial(backward, partial(_variant, variant)) if backward else not_differentiable
         torch.library.register_autograd(f"transphere::{name}{variant}", rule, setup_context=setup_context)
+    if triton and not has_kernel(name, "cuda"):
+        LIB.impl(name, partial(_launch, name), "CUDA")
+        TRITON_BY_DEFAULT.add(name)
+
+
+def _kernels(name: str) -> str:
+    return f"transphere.kernels.{name.removesuffix('_backward')}"
+
+
+def has_triton(name: str) -> bool:
+    """Whether Triton is installed and `transphere.kernels` has a file for the op."""
+    return HAS_TRITON and find_spec(_kernels(name)) is not None
+
+
+def _launch(name: str, *args: Any) -> Any:
+    return getattr(importlib.import_module(_kernels(name)), name)(*args)
 
 
 def _variant(variant: str, name: str) -> torch._ops.OpOverload:
@@ -69,12 +98,20 @@ def op(name: str, backend: str | None, like: Tensor) -> torch._ops.OpOverload:
             raise RuntimeError(f"backend {backend!r} has no compiled kernel for {name} here: {REBUILD}")
         return _variant("", name)
     if backend == "triton":
-        raise RuntimeError(f"backend 'triton' has no kernel for {name} in this version: pass backend=None")
+        if not HAS_TRITON:
+            raise RuntimeError("backend 'triton' needs Triton: pip install triton")
+        if not has_triton(name):
+            raise RuntimeError(f"backend 'triton' has no kernel for {name} in this version: pass backend=None")
+        if like.device.type == "cpu" and not INTERPRETED:
+            raise RuntimeError(f"backend 'triton' was asked for tensors on {like.device}: move them to a GPU, or pass backend=None")
+        return _variant("_triton", name)
     raise ValueError(f"backend: expected None, 'reference', 'cpu', 'cuda' or 'triton', got {backend!r}")
 
 
 def has_kernel(name: str, device_type: str) -> bool:
-    """Whether a compiled kernel of `name` is registered for "cpu" or "cuda"."""
+    """Whether a compiled kernel of `name`, not Triton's, is registered for "cpu" or "cuda"."""
+    if device_type == "cuda" and name in TRITON_BY_DEFAULT:
+        return False
     return torch._C._dispatch_has_kernel_for_dispatch_key(f"transphere::{name}", device_type.upper())
 
 
