@@ -1,5 +1,5 @@
-"""Elementary functions that Triton lacks or that its libraries compute with a stack frame (large arguments of sin and cos). The float32 polynomials
-are those of csrc/fastmath.h; the float64 ones are Taylor's, whose remainder on [-pi/4, pi/4] is below 2^-56."""
+"""Elementary functions that Triton lacks, and sin and cos, which its libraries compute with a stack frame, for the sake of large arguments.
+The float32 polynomials are those of csrc/fastmath.h; the float64 ones are Taylor's, whose remainder on [-pi/4, pi/4] is below 2^-56."""
 
 import triton
 import triton.language as tl
@@ -24,10 +24,10 @@ def expm1(x):
 
 @triton.jit
 def hypot(x, y):
-    """float64, finite, not both 0, without overflow."""
+    """float64, finite, not both 0, without overflow, and right to the last digit where one is much larger."""
     large, small = tl.maximum(tl.abs(x), tl.abs(y)), tl.minimum(tl.abs(x), tl.abs(y))
     ratio = small / large
-    return large * tl.sqrt(1.0 + ratio * ratio)
+    return large + small * (ratio / (1.0 + tl.sqrt(1.0 + ratio * ratio)))
 
 
 @triton.jit

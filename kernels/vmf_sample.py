@@ -1,6 +1,6 @@
 """Draws from von Mises-Fisher laws and their gradients; csrc/vmf_sample.h, wood.h and vmf_tau.h have the formulas.
 
-Vectors are computed in the tensors' dtype; what a draw has one of (Wood's step, tau) in float64, so that backends accept the same proposals.
+Vectors are computed in the tensors' dtype, and what a draw has one of (Wood's step, tau) in float64: backends accept the same proposals.
 """
 
 import torch
@@ -164,7 +164,7 @@ def _tau_by_quadrature(w, v, k, n, A):
     half, _ = sincos(0.5 * step)
     fall = -2.0 * middle * half                                                              # cos phi - cos theta
     sine_phi, _ = sincos(theta[:, None] + step)
-    log_density = k * fall + (n - 1.0) * tl.log(sine_phi / sine[:, None])
+    log_density = k[:, None] * fall + (n - 1.0) * tl.log(sine_phi / sine[:, None])
     return sine * R * tl.sum((weight * s)[None, :] * tl.abs(w[:, None] + fall - A) * tl.exp(log_density), 1)
 
 
@@ -279,9 +279,10 @@ def vmf_sample_backward(
         return torch.zeros_like(mu), torch.zeros_like(kappa)
     grad_z, z, w, v, mu, kappa = (t.contiguous() for t in (grad_z, z, w, v, mu, kappa))
     form = PATHWISE if pathwise else CLOSED if d > 32 else EXACT if d == 3 else QUADRATURE
-    A = cumulant_into(kappa.new_empty(B, dtype=torch.float64), kappa, d, 1) if form in (EXACT, QUADRATURE) else kappa
+    by_quadrature = form in (EXACT, QUADRATURE)
+    A = cumulant_into(kappa.new_empty(B, dtype=torch.float64), kappa, d, 1) if by_quadrature else kappa
     BLOCK_D = power_of_2(d, 256)
-    BLOCK_S = max(1, min(32, 4096 // BLOCK_D // (mu.element_size() // 4)))
+    BLOCK_S = 8 if by_quadrature else max(1, min(32, 2048 // BLOCK_D // (mu.element_size() // 4)))  # there [S, 32 nodes] of float64
     chunks = triton.cdiv(L, BLOCK_S)
     sum_mu, sum_kappa = mu.new_empty(B * chunks, d), mu.new_empty(B * chunks)
     grad_mu, grad_kappa = torch.empty_like(mu), torch.empty_like(kappa)

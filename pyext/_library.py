@@ -59,7 +59,7 @@ def define(
         rule = partial(backward, partial(_variant, variant)) if backward else not_differentiable
         torch.library.register_autograd(f"transphere::{name}{variant}", rule, setup_context=setup_context)
     if triton and not has_kernel(name, "cuda"):
-        LIB.impl(name, partial(_launch, name), "CUDA")
+        LIB.impl(name, partial(_launch_or_reference, name, reference), "CUDA")
         TRITON_BY_DEFAULT.add(name)
 
 
@@ -74,6 +74,11 @@ def has_triton(name: str) -> bool:
 
 def _launch(name: str, *args: Any) -> Any:
     return getattr(importlib.import_module(_kernels(name)), name)(*args)
+
+
+def _launch_or_reference(name: str, reference: Callable[..., Any], *args: Any) -> Any:
+    serves = getattr(importlib.import_module(_kernels(name)), "serves", None)
+    return _launch(name, *args) if serves is None or serves(*args) else reference(*args)
 
 
 def _variant(variant: str, name: str) -> torch._ops.OpOverload:
