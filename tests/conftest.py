@@ -1,9 +1,15 @@
 """What every test shares: backends, dtypes, tolerances. Uninitialised memory is NaN throughout, so an unwritten output shows."""
 
+import os
+from functools import partial
+
 import pytest
 import torch
 
-BACKENDS = ["reference", "cpu"]
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before anything imports transphere or triton
+
+BACKENDS = ["reference", "cpu", "triton"]
 # Error against float64 allowed per dtype, relative to values of order 1: a few hundred roundings of the dtype.
 TOLERANCE = {torch.float32: dict(rtol=2e-5, atol=2e-6), torch.float64: dict(rtol=1e-11, atol=1e-12)}
 
@@ -24,6 +30,18 @@ def _seeded():
 @pytest.fixture(params=BACKENDS)
 def backend(request):
     return request.param
+
+
+@pytest.fixture
+def size(backend):
+    """`size(usual, interpreted)`: Triton's interpreter is slow, so there a test runs on fewer problems, never on none."""
+    return lambda usual, interpreted: interpreted if backend == "triton" else usual
+
+
+@pytest.fixture
+def gradcheck(backend):
+    """Every entry of the Jacobian, or, interpreted, random combinations of its rows and columns."""
+    return partial(torch.autograd.gradcheck, fast_mode=backend == "triton")
 
 
 @pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])
