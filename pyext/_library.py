@@ -8,7 +8,7 @@ and under `<name>_triton` the Triton kernel of `transphere.kernels`, which also 
 import importlib
 import os
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -67,6 +67,7 @@ def _kernels(name: str) -> str:
     return f"transphere.kernels.{name.removesuffix('_backward')}"
 
 
+@cache
 def has_triton(name: str) -> bool:
     """Whether Triton is installed and `transphere.kernels` has a file for the op."""
     return HAS_TRITON and find_spec(_kernels(name)) is not None

@@ -29,7 +29,9 @@ def _seeded():
 
 @pytest.fixture(params=BACKENDS)
 def backend(request):
-    return request.param
+    """A backend's name; where it needs a GPU and there is one, tensors are made there."""
+    with torch.device("cuda" if request.param == "triton" and torch.cuda.is_available() else "cpu"):
+        yield request.param
 
 
 @pytest.fixture
@@ -59,7 +61,8 @@ def unit():
     """Random unit vectors of a shape."""
 
     def make(*shape, dtype=torch.float64, seed=0):
-        g = torch.Generator().manual_seed(seed)
-        return torch.nn.functional.normalize(torch.randn(*shape, generator=g, dtype=torch.float64), dim=-1).to(dtype)
+        g = torch.Generator("cpu").manual_seed(seed)
+        x = torch.nn.functional.normalize(torch.randn(*shape, generator=g, dtype=torch.float64, device="cpu"), dim=-1)
+        return x.to(torch.get_default_device(), dtype)
 
     return make

@@ -21,6 +21,7 @@ def vmf_backward_inputs():
     return torch.randn_like(z), z, w, v, mu, kappa, False
 
 
+GPU = "cpu" if _library.INTERPRETED else "cuda"  # where Triton's kernels run
 VARIANTS = ["", "_reference", "_triton"]
 SAMPLES = {
     "vmf_sample": lambda: (unit(3, 5).requires_grad_(), (torch.rand(3).double() * 9).requires_grad_(), torch.tensor([1, 2]), 4, False),
@@ -44,12 +45,15 @@ def test_every_op_is_sampled():
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", SAMPLES)
 def test_opcheck(name, variant):
-    torch.library.opcheck(getattr(torch.ops.transphere, name + variant).default, SAMPLES[name]())
+    with torch.device(GPU if variant == "_triton" else "cpu"):
+        torch.library.opcheck(getattr(torch.ops.transphere, name + variant).default, SAMPLES[name]())
 
 
 def test_opcheck_with_weights():
-    u, v, a, b = (torch.rand(*s, dtype=torch.float64).requires_grad_() for s in ((2, 4, 3), (2, 5, 3), (2, 4), (2, 5)))
     for variant in VARIANTS:
+        device = GPU if variant == "_triton" else "cpu"
+        shapes = (2, 4, 3), (2, 5, 3), (2, 4), (2, 5)
+        u, v, a, b = (torch.rand(*s, dtype=torch.float64, device=device).requires_grad_() for s in shapes)
         op = getattr(torch.ops.transphere, "circular_wasserstein" + variant)
         torch.library.opcheck(op.default, (u, v, (a / a.sum(-1, keepdim=True)).detach(), (b / b.sum(-1, keepdim=True)).detach()))
 
@@ -81,7 +85,7 @@ def test_what_a_triton_kernel_does_not_serve_goes_to_the_reference():
     name = "circular_wasserstein"
     reference = importlib.import_module(f"transphere.reference.{name}").circular_wasserstein
     for n in (3, 4096):  # the second too large
-        inputs = torch.rand(1, n, 1, dtype=torch.float64), torch.rand(1, 2, 1, dtype=torch.float64), None, None
+        inputs = *(torch.rand(1, k, 1, dtype=torch.float64, device=GPU) for k in (n, 2)), None, None
         for got, expected in zip(_library._launch_or_reference(name, reference, *inputs), reference(*inputs), strict=True):
             torch.testing.assert_close(got, expected)
 
@@ -128,7 +132,8 @@ def test_forced_backends():
     assert torch.equal(ts.vmf_sample(mu, k, 3, seed=0, backend="cpu"), ts.vmf_sample(mu, k, 3, seed=0))
     with pytest.raises(RuntimeError, match="'cuda' was asked for tensors on cpu"):
         ts.vmf_sample(mu, k, 3, backend="cuda")
-    torch.testing.assert_close(ts.vmf_sample(mu, k, 3, seed=0, backend="triton"), ts.vmf_sample(mu, k, 3, seed=0))
+    on_gpu = ts.vmf_sample(mu.to(GPU), k.to(GPU), 3, seed=0, backend="triton")
+    torch.testing.assert_close(on_gpu.cpu(), ts.vmf_sample(mu, k, 3, seed=0))
 
 
 @pytest.mark.parametrize(
