@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f 2>/dev/null)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help setup demo test test-slow test-network lint bench profile clean
+.PHONY: help setup demo test test-slow test-network lint bench profile resources clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -34,6 +34,9 @@ bench: setup ## ours beside the peers
 
 profile: setup ## where a training step of the demo spends its time: benchmarks/results/loss_step.md
 	@$(BIN)/python benchmarks/profile_loss_step.py
+
+resources: setup ## what every GPU kernel takes, without a GPU: benchmarks/results/resources.md
+	@$(BIN)/python benchmarks/resources.py --write
 
 clean: ## remove the environment and the build
 	rm -rf $(VENV) build *.egg-info pyext/*.so

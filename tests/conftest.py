@@ -1,12 +1,19 @@
 """What every test shares: backends, dtypes, tolerances. Uninitialised memory is NaN throughout, so an unwritten output shows."""
 
+import os
 import zlib
+from functools import partial
 
-import emulated
 import pytest
 import torch
 
-BACKENDS = ["reference", "cpu"]
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before anything imports transphere or triton
+
+import emulated  # noqa: E402
+
+# Triton's kernels run on the GPU or in its interpreter, the CUDA ones of csrc/cuda in the emulator, and on the GPU where there is one.
+BACKENDS = ["reference", "cpu", "triton", "emulated", *(["cuda"] if torch.cuda.is_available() else [])]
 # Error against float64 allowed per dtype, relative to values of order 1: a few hundred roundings of the dtype.
 TOLERANCE = {torch.float32: dict(rtol=2e-5, atol=2e-6), torch.float64: dict(rtol=1e-11, atol=1e-12)}
 
@@ -28,19 +35,26 @@ def _seeded():
     torch.manual_seed(0)
 
 
-def pytest_generate_tests(metafunc):
-    """A file test_<op>.py also runs the CUDA kernel of its op, through the emulator."""
-    if "backend" in metafunc.fixturenames:
-        op = metafunc.module.__name__.rsplit(".", 1)[-1].removeprefix("test_")
-        metafunc.parametrize("backend", [*BACKENDS, *(["emulated"] if op in emulated.operators() else [])], indirect=True)
-
-
-@pytest.fixture
+@pytest.fixture(params=BACKENDS)
 def backend(request):
+    """A backend's name; where it needs a GPU and there is one, tensors are made there."""
     if request.param == "emulated":
         library = emulated.register(request.config.getoption("sanitize"))
         library.transphere_emulator_seed(zlib.crc32(request.node.name.encode()) % 8)  # the tests of one body see several orders
-    return request.param
+    with torch.device("cuda" if request.param in ("triton", "cuda") and torch.cuda.is_available() else "cpu"):
+        yield request.param
+
+
+@pytest.fixture
+def size(backend):
+    """`size(usual, small)`: Triton's interpreter and the emulator are slow, so there a test runs on fewer problems, never on none."""
+    return lambda usual, small: small if backend in ("triton", "emulated") else usual
+
+
+@pytest.fixture
+def gradcheck(backend):
+    """Every entry of the Jacobian, or, interpreted or emulated, random combinations of its rows and columns."""
+    return partial(torch.autograd.gradcheck, fast_mode=backend in ("triton", "emulated"))
 
 
 @pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])
@@ -58,7 +72,8 @@ def unit():
     """Random unit vectors of a shape."""
 
     def make(*shape, dtype=torch.float64, seed=0):
-        g = torch.Generator().manual_seed(seed)
-        return torch.nn.functional.normalize(torch.randn(*shape, generator=g, dtype=torch.float64), dim=-1).to(dtype)
+        g = torch.Generator("cpu").manual_seed(seed)
+        x = torch.nn.functional.normalize(torch.randn(*shape, generator=g, dtype=torch.float64, device="cpu"), dim=-1)
+        return x.to(torch.get_default_device(), dtype)
 
     return make

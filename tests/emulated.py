@@ -85,7 +85,7 @@ def register(sanitize: bool = False) -> ctypes.CDLL:
     implemented = torch._C._dispatch_get_registrations_for_dispatch_key("CPU")
     for name, variant in _library.DEFINED.items():
         if f"transphere::{name}_emulated" in implemented:
-            variant("_emulated", None)
+            variant("_emulated", {})
     _library.VARIANTS["emulated"] = "_emulated"
     return library
 

@@ -1,9 +1,12 @@
-"""One generator: the words of C++ and of the reference agree bit for bit, and match the published ones."""
+"""One generator: the words of C++, of Triton and of the reference agree bit for bit, and match the published ones."""
 
 import pytest
 import torch
+import triton
+import triton.language as tl
 
 from transphere import _library
+from transphere.kernels import philox as kernels
 from transphere.reference.philox import normals, philox, uniform
 
 # Known-answer vectors of Random123 (Salmon et al.): counter, key, words.
@@ -23,10 +26,33 @@ def reference(counter, key):
     return tuple(int(w) for w in words)
 
 
+@triton.jit
+def _words_kernel(seed_ptr, index_ptr, sample_ptr, out_ptr, uniform_ptr, N: tl.constexpr, STREAM: tl.constexpr):
+    i = tl.arange(0, N)
+    words = kernels.words(kernels.seed_key(seed_ptr), tl.load(index_ptr + i), STREAM, tl.load(sample_ptr + i))
+    for j in tl.static_range(4):
+        tl.store(out_ptr + 4 * i + j, words[j].to(tl.int64))
+        tl.store(uniform_ptr + 4 * i + j, kernels.uniform(words[j], tl.float32))
+
+
+def triton_words(key, index, stream, sample):
+    """The words (N, 4) and their float32 uniforms, N a power of 2."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    seed, index, sample = (torch.as_tensor(t).to(device) for t in (key, index, sample))
+    out = torch.empty(len(index), 4, dtype=torch.int64, device=device)
+    uniforms = torch.empty(len(index), 4, device=device)
+    _words_kernel[(1,)](seed, index, sample, out, uniforms, N=len(index), STREAM=stream, enable_fp_fusion=True)
+    return out.cpu(), uniforms.cpu()
+
+
 @pytest.mark.parametrize("counter, key, words", KNOWN)
 def test_known_answers(counter, key, words):
     assert reference(counter, key) == words
     assert _library._C._philox(*key, *counter) == words
+    c0, c1, c2, c3 = counter
+    sample = c2 | c3 << 32
+    got, _ = triton_words(key, [c0], c1, [sample - 2**64 if sample >= 2**63 else sample])
+    assert tuple(got[0].tolist()) == words
 
 
 def test_compiled_equals_reference():
@@ -35,6 +61,19 @@ def test_compiled_equals_reference():
     rows = torch.cat([torch.randint(0, 2**32, (200, 6), generator=g), edge[:, None].expand(-1, 6)]).tolist()
     for k0, k1, *counter in rows:
         assert _library._C._philox(k0, k1, *counter) == reference(counter, (k0, k1))
+
+
+@pytest.mark.parametrize("stream", [0, 1, 2**32 - 1])
+@pytest.mark.parametrize("key", [(0, 0), (2**32 - 1, 2**31), (12345, 2**32 - 1)])
+def test_triton_equals_reference(key, stream):
+    """Draw numbers over all 32 bits, sample numbers around 2^32 and up to 2^63."""
+    edge = torch.tensor([0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 3 * 2**32 - 1, 2**63 - 1])
+    sample = torch.cat([edge, torch.randint(0, 2**63 - 1, (55,))])
+    index = torch.cat([edge[:5], torch.randint(0, 2**32, (59,))])
+    counter = index, torch.full_like(index, stream), sample & 0xFFFFFFFF, sample >> 32
+    expected = torch.stack(philox(tuple(map(torch.tensor, key)), *counter), -1)
+    words, uniforms = triton_words(key, index, stream, sample)
+    assert torch.equal(words, expected) and torch.equal(uniforms.double(), uniform(expected))
 
 
 def test_uniforms_are_exact_in_float32():

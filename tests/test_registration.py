@@ -1,50 +1,42 @@
-"""Every op, on every variant: opcheck, compiled dispatch keys, fake tensors, torch.compile. A new op joins by a line in SAMPLES."""
+"""Every op, on every variant: opcheck, dispatch keys, fake tensors, torch.compile. A new op joins by a line in tests/samples.py."""
+
+import importlib
+import subprocess
+import sys
 
 import pytest
 import torch
+from samples import SAMPLES, unit
 
 import transphere as ts
 from transphere import _library
 
-
-def unit(*shape):
-    return torch.nn.functional.normalize(torch.randn(*shape, dtype=torch.float64), dim=-1)
-
-
-def vmf_backward_inputs():
-    mu, kappa = unit(3, 5), torch.rand(3, dtype=torch.float64) * 9
-    z, w, v = torch.ops.transphere.vmf_sample(mu, kappa, torch.tensor([1, 2]), 4, False)
-    return torch.randn_like(z), z, w, v, mu, kappa, False
-
-
-SAMPLES = {
-    "vmf_sample": lambda: (unit(3, 5).requires_grad_(), (torch.rand(3).double() * 9).requires_grad_(), torch.tensor([1, 2]), 4, False),
-    "vmf_sample_backward": vmf_backward_inputs,
-    "vmf_cumulant": lambda: (torch.rand(3, 2, dtype=torch.float64).requires_grad_(), 5, 0),
-    "circular_projection": lambda: (torch.randn(4, 6, dtype=torch.float64).requires_grad_(),),
-    "circular_projection_backward": lambda: (torch.randn(4, 3, dtype=torch.float64), torch.randn(4, 6, dtype=torch.float64)),
-    "circular_wasserstein": lambda: (*(torch.rand(2, n, 3, dtype=torch.float64).requires_grad_() for n in (4, 5)), None, None),
-}
+GPU = "cpu" if _library.INTERPRETED else "cuda"  # where Triton's kernels run
+VARIANTS = ["", "_reference", "_triton"]
 
 
 def defined_ops():
     names = (s.split("::")[1].split(".")[0] for s in torch._C._dispatch_get_all_op_names() if s.startswith("transphere::"))
-    return {n for n in names if not n.endswith(("_reference", "_emulated"))}
+    return {n for n in names if not n.endswith(("_reference", "_triton", "_emulated"))}
 
 
 def test_every_op_is_sampled():
     assert defined_ops() == set(SAMPLES)
 
 
-@pytest.mark.parametrize("variant", ["", "_reference"])
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", SAMPLES)
 def test_opcheck(name, variant):
-    torch.library.opcheck(getattr(torch.ops.transphere, name + variant).default, SAMPLES[name]())
+    with torch.device(GPU if variant == "_triton" else "cpu"):
+        torch.library.opcheck(getattr(torch.ops.transphere, name + variant).default, SAMPLES[name]())
 
 
 def test_opcheck_with_weights():
-    u, v, a, b = (torch.rand(*s, dtype=torch.float64).requires_grad_() for s in ((2, 4, 3), (2, 5, 3), (2, 4), (2, 5)))
-    for op in (torch.ops.transphere.circular_wasserstein, torch.ops.transphere.circular_wasserstein_reference):
+    for variant in VARIANTS:
+        device = GPU if variant == "_triton" else "cpu"
+        shapes = (2, 4, 3), (2, 5, 3), (2, 4), (2, 5)
+        u, v, a, b = (torch.rand(*s, dtype=torch.float64, device=device).requires_grad_() for s in shapes)
+        op = getattr(torch.ops.transphere, "circular_wasserstein" + variant)
         torch.library.opcheck(op.default, (u, v, (a / a.sum(-1, keepdim=True)).detach(), (b / b.sum(-1, keepdim=True)).detach()))
 
 
@@ -54,6 +46,30 @@ def test_compiled_kernels_are_registered(name):
     assert ts.build_info()["extension"]
     assert _library.has_kernel(name, "cpu")
     assert not _library.has_kernel(name + "_reference", "cpu")
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_triton_kernels_are_registered(name):
+    """Their own op for CUDA, and for the CPU under the interpreter; the plain op's for CUDA where no CUDA kernel was built."""
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    assert has(f"transphere::{name}_triton", "CUDA")
+    assert has(f"transphere::{name}_triton", "CPU") == _library.INTERPRETED
+    assert has(f"transphere::{name}", "CUDA")
+    assert _library.has_kernel(name, "cuda") == bool(ts.build_info()["cuda"]) == (name not in _library.TRITON_BY_DEFAULT)
+
+
+def test_triton_is_imported_on_the_first_launch():
+    code = "import sys, transphere; assert 'triton' not in sys.modules, 'too early'"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_a_triton_kernel_does_not_serve_goes_to_the_reference():
+    name = "circular_wasserstein"
+    reference = importlib.import_module(f"transphere.reference.{name}").circular_wasserstein
+    for n in (3, 4096):  # the second too large
+        inputs = *(torch.rand(1, k, 1, dtype=torch.float64, device=GPU) for k in (n, 2)), None, None
+        for got, expected in zip(_library._launch_or_reference(name, reference, *inputs), reference(*inputs), strict=True):
+            torch.testing.assert_close(got, expected)
 
 
 CALLS = {
@@ -98,8 +114,23 @@ def test_forced_backends():
     assert torch.equal(ts.vmf_sample(mu, k, 3, seed=0, backend="cpu"), ts.vmf_sample(mu, k, 3, seed=0))
     with pytest.raises(RuntimeError, match="'cuda' was asked for tensors on cpu"):
         ts.vmf_sample(mu, k, 3, backend="cuda")
-    with pytest.raises(RuntimeError, match="no kernel for vmf_sample in this version"):
-        ts.vmf_sample(mu, k, 3, backend="triton")
+    on_gpu = ts.vmf_sample(mu.to(GPU), k.to(GPU), 3, seed=0, backend="triton")
+    torch.testing.assert_close(on_gpu.cpu(), ts.vmf_sample(mu, k, 3, seed=0))
+
+
+@pytest.mark.parametrize(
+    "missing, message",
+    [
+        (dict(HAS_TRITON=False), "pip install triton"),
+        (dict(has_triton=lambda _: False), "no kernel for vmf_sample in this version"),
+        (dict(INTERPRETED=False), "'triton' was asked for tensors on cpu: move them to a GPU"),
+    ],
+)
+def test_what_is_missing_for_triton_is_said(missing, message, monkeypatch):
+    for name, value in missing.items():
+        monkeypatch.setattr(_library, name, value)
+    with pytest.raises(RuntimeError, match=message):
+        ts.vmf_sample(unit(2, 4), torch.ones(2, dtype=torch.float64), 3, backend="triton")
 
 
 def test_missing_extension_says_how_to_get_it(monkeypatch):

@@ -60,12 +60,13 @@ def test_values_of_the_documents():
 
 
 @pytest.mark.parametrize("d", [2, 3, 16, 512])
-def test_derivatives(d, backend):
+def test_derivatives(d, backend, gradcheck, size):
     k = torch.tensor([0.3, 2.0, 11.0, 96.0, 900.0], dtype=torch.float64, requires_grad=True)
-    for f in (ts.vmf_log_normalizer, ts.vmf_mean_resultant, ts.vmf_entropy, ts.vmf_kl_uniform):
+    functions = ts.vmf_log_normalizer, ts.vmf_kl_uniform, ts.vmf_mean_resultant, ts.vmf_entropy
+    for f in functions[: size(4, 1)]:  # the first needs every cumulant
         g = functools.partial(f, d=d, backend=backend)
-        assert torch.autograd.gradcheck(g, k)
-        assert torch.autograd.gradgradcheck(g, k)
+        assert gradcheck(g, k)
+        assert torch.autograd.gradgradcheck(g, k, fast_mode=backend == "triton")
     zero = torch.zeros(1, dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(ts.vmf_mean_resultant(zero, d), zero, create_graph=True)
     assert slope.item() == pytest.approx(1 / d) and torch.autograd.grad(slope, zero)[0] == 0

@@ -89,23 +89,31 @@ def test_draws_are_independent(unit):
 
 @pytest.mark.parametrize("shape, d, n", [((), 2, 1), ((3,), 3, 5), ((2, 3), 5, 7), ((1,), 17, 300), ((4,), 512, 16), ((2,), 1030, 3)])
 @pytest.mark.parametrize("kappa", [0.0, 3.0, 96.0, 1e4, math.inf])
-def test_backends_agree(shape, d, n, kappa, dtype, tolerance, unit):
-    mu = unit(*shape, d, dtype=dtype)
+def test_backends_agree(shape, d, n, kappa, dtype, tolerance, unit, backend, size):
+    mu, n = unit(*shape, d, dtype=dtype), size(n, min(n, 20))
     k = torch.full(shape, kappa, dtype=dtype)
     expected = ts.vmf_sample(mu.double(), k.double(), n, seed=11, backend="reference")
-    for backend in ("reference", "cpu", None):
-        torch.testing.assert_close(ts.vmf_sample(mu, k, n, seed=11, backend=backend), expected.to(dtype), **tolerance)
+    torch.testing.assert_close(ts.vmf_sample(mu, k, n, seed=11, backend=backend), expected.to(dtype), **tolerance)
+
+
+@pytest.mark.parametrize("d", [2, 5, 40])
+def test_rejections_agree(d, dtype, tolerance, unit, backend):
+    """Many draws of a law that rejects often: every backend accepts the same proposals."""
+    args = unit(1, d, dtype=dtype), torch.tensor([30.0], dtype=dtype), torch.tensor([3, 4]), 500, False
+    expected = _library.op("vmf_sample", "reference", args[0])(args[0].double(), args[1].double(), *args[2:])
+    for got, truth in zip(_library.op("vmf_sample", backend, args[0])(*args), expected, strict=True):
+        torch.testing.assert_close(got, truth.to(dtype), **tolerance)
 
 
 @pytest.mark.parametrize("pathwise", [False, True])
 @pytest.mark.parametrize("d", [2, 3, 8, 33, 512])
-def test_backward_agrees(d, pathwise, dtype, unit):
+def test_backward_agrees(d, pathwise, dtype, unit, backend, size):
     mu, kappa = unit(5, d, dtype=dtype), torch.tensor([0.5, 3.0, 11.0, 96.0, 1e3], dtype=dtype)
-    z, w, v = _library.op("vmf_sample", None, mu)(mu, kappa, torch.tensor([1, 2]), 300, pathwise)
+    z, w, v = _library.op("vmf_sample", None, mu)(mu, kappa, torch.tensor([1, 2]), size(300, 45), pathwise)
     G = torch.randn_like(z)
     args = G, z, w, v, mu, kappa
     truth = _library.op("vmf_sample_backward", "reference", mu)(*(a.double() for a in args), pathwise)
-    got = _library.op("vmf_sample_backward", "cpu", mu)(*args, pathwise)
+    got = _library.op("vmf_sample_backward", backend, mu)(*args, pathwise)
     for g, t in zip(got, truth, strict=True):
         assert (g.double() - t).norm() <= 300 * torch.finfo(dtype).eps * t.norm()
 
@@ -224,11 +232,11 @@ def test_shapes_and_strides(unit, backend):
     assert torch.equal(k.grad, torch.zeros(4, 3))
 
 
-def test_mu_may_point_anywhere(backend):
+def test_mu_may_point_anywhere(backend, size):
     """The reflection has no singular direction: at e1, -e1, and with mu0 = 0."""
     d = 7
     directions = torch.stack([e1(d), -e1(d), torch.eye(d, dtype=torch.float64)[3]])
-    z = ts.vmf_sample(directions, torch.full((3,), 50.0, dtype=torch.float64), 4000, seed=0, backend=backend)
+    z = ts.vmf_sample(directions, torch.full((3,), 50.0, dtype=torch.float64), size(4000, 1000), seed=0, backend=backend)
     A = ts.vmf_mean_resultant(torch.tensor(50.0, dtype=torch.float64), d)
     torch.testing.assert_close(z.mean(1), A * directions, atol=0.015, rtol=0)
 
@@ -281,6 +289,5 @@ def test_bad_input(unit):
     for change, message in bad:
         with pytest.raises(ValueError, match=message):
             ts.vmf_sample(**(dict(mu=mu, kappa=k, n_samples=2) | change))
-    for backend in ("cuda", "triton"):
-        with pytest.raises(RuntimeError, match=f"backend '{backend}'"):
-            ts.vmf_sample(mu, k, 2, backend=backend)
+    with pytest.raises(RuntimeError, match="backend 'cuda'"):
+        ts.vmf_sample(mu, k, 2, backend="cuda")

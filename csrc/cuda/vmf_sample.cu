@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(32 * kWarps)
     w = __shfl_sync(0xFFFFFFFFu, w, 0);
     v = __shfl_sync(0xFFFFFFFFu, v, 0);
     const T sign = mu[0] < 0 ? T(-1) : T(1), r = T(sqrt(v / double(rest2)));
-    const T along = T(w) + sign * r * dot / (1 + abs(mu[0])), across = -sign * r;
+    const T along = T(w) + sign * r * dot / (1 + fabs(mu[0])), across = -sign * r;
     for (int j = lane; j < q; j += 32)
       for (int t = 0; t < 4; ++t) {
         const int i = t * q + j;

@@ -1,0 +1,23 @@
+"""Arguments of every op, small and float64. A new op joins the tests of registration and of the emulator by a line here."""
+
+import torch
+
+
+def unit(*shape):
+    return torch.nn.functional.normalize(torch.randn(*shape, dtype=torch.float64), dim=-1)
+
+
+def vmf_backward_inputs():
+    mu, kappa = unit(3, 5), torch.rand(3, dtype=torch.float64) * 9
+    z, w, v = torch.ops.transphere.vmf_sample(mu, kappa, torch.tensor([1, 2]), 4, False)
+    return torch.randn_like(z), z, w, v, mu, kappa, False
+
+
+SAMPLES = {
+    "vmf_sample": lambda: (unit(3, 5).requires_grad_(), (torch.rand(3).double() * 9).requires_grad_(), torch.tensor([1, 2]), 4, False),
+    "vmf_sample_backward": vmf_backward_inputs,
+    "vmf_cumulant": lambda: (torch.rand(3, 2, dtype=torch.float64).requires_grad_(), 5, 0),
+    "circular_projection": lambda: (torch.randn(4, 6, dtype=torch.float64).requires_grad_(),),
+    "circular_projection_backward": lambda: (torch.randn(4, 3, dtype=torch.float64), torch.randn(4, 6, dtype=torch.float64)),
+    "circular_wasserstein": lambda: (*(torch.rand(2, n, 3, dtype=torch.float64).requires_grad_() for n in (4, 5)), None, None),
+}
