@@ -4,20 +4,22 @@
     python benchmarks/resources.py --write    write the table
 
 Triton's kernels are found by running the launchers on meta tensors and recording what they would have launched, so that what is compiled
-here is what runs. CUDA's join through `from_ptxas`.
+here is what runs. CUDA's are all entry functions of csrc/cuda, as ptxas reports them where there is an nvcc; elsewhere their rows stay.
 """
 
 import argparse
 import multiprocessing
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
+CSRC = Path(__file__).parent.parent / "csrc"
 RESULTS = Path(__file__).parent / "results" / "resources.md"
 ARCHS = (80, 90)
 # Kernels that may spill or keep a stack, by a pattern of their names, each with the reason.
@@ -47,6 +49,20 @@ def from_ptxas(log: str) -> list[Usage]:
     return found
 
 
+def nvcc() -> str | None:
+    return shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+
+
+def compile_cuda(source: Path) -> list[Usage]:
+    """All kernels of a .cu file, with the flags of setup.py that matter to ptxas; named file.cu:kernel<types>."""
+    targets = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in ARCHS]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [nvcc(), "-std=c++17", "-O3", "-lineinfo", "--expt-relaxed-constexpr", f"-I{CSRC}", "-Xptxas", "-v", *targets]
+        log = subprocess.run([*command, "-c", str(source), "-o", f"{folder}/x.o"], capture_output=True, text=True, check=True).stderr
+    plain = lambda name: re.sub(r"\(anonymous namespace\)::|_GLOBAL__N__\w+::|transphere::|^void ", "", name)  # noqa: E731
+    return [replace(u, kernel=f"{source.name}:{plain(u.kernel)}") for u in from_ptxas(log)]
+
+
 def _demangled(name: str) -> str:
     try:
         return subprocess.run(["c++filt", "-p", name], capture_output=True, text=True, check=True).stdout.strip()
@@ -58,7 +74,7 @@ def failures(usages: list[Usage]) -> list[str]:
     """What spills or keeps a stack without being allowed to, and permissions that nothing needs."""
     heavy = [u for u in usages if u.spills or u.stack]
     bad = [f"{u.kernel} on sm_{u.arch}: spills {u.spills} bytes, keeps a stack of {u.stack}" for u in heavy if not _reason(u)]
-    unused = [pattern for pattern in ALLOWED if not any(re.search(pattern, u.kernel) for u in heavy)]
+    unused = [p for p in ALLOWED if not any(re.search(p, u.kernel) for u in heavy) and (nvcc() or ".cu:" not in p.replace("\\", ""))]
     return bad + [f"{pattern!r} is allowed to spill and does not" for pattern in unused]
 
 
@@ -183,13 +199,16 @@ def measure() -> Iterator[Usage]:
     jobs = [(i, arch) for i in range(len(LAUNCHES)) for arch in ARCHS]
     with multiprocessing.get_context("fork").Pool(min(os.cpu_count() or 1, 8)) as pool:
         yield from pool.imap_unordered(_compile_numbered, jobs)
+        if nvcc():
+            for usages in pool.imap_unordered(compile_cuda, sorted(CSRC.glob("cuda/*.cu"))):
+                yield from usages
 
 
 def stale(usages: list[Usage], text: str, compilers: str) -> list[str]:
     """Rows that the written table lacks or has too many; other figures only where it was written with the same compilers."""
     key = (lambda u: astuple(u)) if compilers in text else (lambda u: (u.kernel, u.arch))  # noqa: E731
     rows = re.findall(r"^\| `(.*)` \| sm_(\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|", text, re.M)
-    written = {key(Usage(kernel, *map(int, numbers))) for kernel, *numbers in rows}
+    written = {key(Usage(kernel, *map(int, numbers))) for kernel, *numbers in rows if nvcc() or ".cu:" not in kernel}
     return [f"resources.md is stale, run `make resources`: {row}" for row in sorted(written ^ {key(u) for u in usages}, key=str)]
 
 
@@ -200,6 +219,9 @@ def main() -> None:
     import triton
 
     usages, compilers = list(measure()), f"Triton {triton.__version__}"
+    if nvcc():
+        version = subprocess.run([nvcc(), "--version"], capture_output=True, text=True).stdout
+        compilers += f", nvcc {re.search(r'V([0-9.]+)', version)[1]}"
     problems = failures(usages)
     if write:
         RESULTS.parent.mkdir(exist_ok=True)

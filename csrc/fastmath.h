@@ -49,10 +49,19 @@ TS_HD void sincos_midpoint(float u, float& sine, float& cosine) {
   cosine = ((q + 1) & 2) ? -b : b;
 }
 
+// sin(x) for angles of at most a few turns.
+TS_HD double sine(double x) {
+#ifdef __CUDA_ARCH__
+  return sinpi(x * 0.31830988618379067);  // needs no reduction by pi, whose slow path takes a stack
+#else
+  return std::sin(x);
+#endif
+}
+
 // sin and cos of 2 pi u.
 TS_HD void sincos_turns(double u, double& sine, double& cosine) {
 #ifdef __CUDA_ARCH__
-  sincospi(2 * u, &sine, &cosine);  // needs no reduction by pi, whose slow path takes a stack
+  sincospi(2 * u, &sine, &cosine);
 #else
   sine = std::sin(6.283185307179586 * u);
   cosine = std::cos(6.283185307179586 * u);

@@ -4,6 +4,7 @@
 //   else     32-node Gauss-Legendre in the angle phi = arccos t, where p is smooth at every d
 // pathwise: (1 - w^2)/c, the derivative of the accepted proposal, whose mean is n A / (k c) instead of Var(w). See docs/mathematics.md.
 #pragma once
+#include "fastmath.h"
 #include "vmf_cumulant.h"
 
 namespace transphere {
@@ -50,18 +51,18 @@ class KappaGradient {
                                  0.087652093004403811, 0.083311924226946749, 0.078193895787070311, 0.072345794108848504,
                                  0.065822222776361849, 0.058684093478535544, 0.050998059262376175, 0.042835898022226683,
                                  0.034273862913021431, 0.025392065309262059, 0.016274394730905671, 0.0070186100094700964};
-    const double sine = sqrt(v), theta = atan2(sine, w), side = w > A_ ? -1 : 1;
+    const double across = sqrt(v), theta = atan2(across, w), side = w > A_ ? -1 : 1;
     const double spread = 14 / sqrt(k_ + n_ - 0.5);
     const double room = side < 0 ? theta : 3.14159265358979324 - theta, R = room < spread ? room : spread;
     double total = 0;
     for (int i = 0; i < half; ++i)
       for (int sign = -1; sign <= 1; sign += 2) {
         const double s = 0.5 * (1 + sign * node[i]), step = side * R * s * s, phi = theta + step;
-        const double fall = -2 * sin(theta + 0.5 * step) * sin(0.5 * step);  // cos phi - cos theta
-        const double log_density = k_ * fall + (n_ - 1) * log(sin(phi) / sine);
+        const double fall = -2 * sine(theta + 0.5 * step) * sine(0.5 * step);  // cos phi - cos theta
+        const double log_density = k_ * fall + (n_ - 1) * log(sine(phi) / across);
         total += weight[i] * s * fabs(w + fall - A_) * exp(log_density);
       }
-    return sine * R * total;
+    return across * R * total;
   }
 };
 

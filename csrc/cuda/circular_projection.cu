@@ -10,7 +10,7 @@ namespace {
 constexpr int kThreads = 256;
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) forward_kernel(const T* __restrict__ xy, T* __restrict__ theta, int64_t R, int64_t P) {
+__global__ void __launch_bounds__(kThreads, 2) forward_kernel(const T* __restrict__ xy, T* __restrict__ theta, int64_t R, int64_t P) {
   const int64_t step = int64_t(gridDim.x) * kThreads;
   for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < R * P; i += step) {
     const int64_t x = i / P * 2 * P + i % P;
@@ -19,7 +19,7 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const T* __restrict__
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     backward_kernel(const T* __restrict__ grad_theta, const T* __restrict__ xy, T* __restrict__ grad_xy, int64_t R, int64_t P) {
   const int64_t step = int64_t(gridDim.x) * kThreads;
   for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < R * P; i += step) {

@@ -55,7 +55,7 @@ __device__ void block_cumulate(int64_t n, Load load, Store store) {
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) circular_wasserstein_kernel(CircularProblems<T> q, int64_t problems, int64_t size, char* workspace) {
+__global__ void __launch_bounds__(kThreads, 2) circular_wasserstein_kernel(CircularProblems<T> q, int64_t problems, int64_t size, char* workspace) {
   TS_DYNAMIC_SHARED(double, shared);
   const int64_t n = q.n, m = q.m, N = n + m;
   const Rows s(workspace ? static_cast<void*>(workspace + blockIdx.x * size * 24) : static_cast<void*>(shared), size);

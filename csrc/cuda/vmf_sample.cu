@@ -29,7 +29,7 @@ __device__ void normals(PhiloxKey key, uint64_t sample, uint32_t block, T (&g)[4
 }
 
 template <typename T>
-__global__ void __launch_bounds__(32 * kWarps)
+__global__ void __launch_bounds__(32 * kWarps, 2)
     vmf_sample_kernel(const T* __restrict__ mu_, const T* __restrict__ kappa, const int64_t* __restrict__ seed, T* __restrict__ z_,
                       T* __restrict__ w_, T* __restrict__ v_, int64_t draws, int64_t L, int d) {
   const int lane = threadIdx.x % 32, q = (d + 3) / 4;
@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(32 * kWarps)
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kBackwardThreads)
+__global__ void __launch_bounds__(kBackwardThreads, 2)
     vmf_sample_backward_kernel(const T* __restrict__ grad_z, const T* __restrict__ z_, const T* __restrict__ w_, const T* __restrict__ v_,
                                const T* __restrict__ mu_, const T* __restrict__ kappa_, bool pathwise, T* __restrict__ grad_mu_,
                                T* __restrict__ grad_kappa, int64_t L, int d) {
