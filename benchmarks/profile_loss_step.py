@@ -54,9 +54,12 @@ def main() -> None:
         loss(laws())[0].backward()
         optimiser.step()
 
+    upstream = torch.randn(BATCH, D), torch.randn(BATCH)
+
     def heads_alone():
         optimiser.zero_grad()
-        sum(law.loc.sum() + law.concentration.sum() for law in laws().values()).backward()
+        outputs = [x for law in laws().values() for x in (law.loc, law.concentration)]
+        torch.autograd.backward(outputs, [*upstream] * S)
         optimiser.step()
 
     mu = torch.stack([law.loc for law in laws().values()]).detach().requires_grad_()
