@@ -9,6 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 def check_floating(function: str, **tensors: Tensor | None) -> torch.dtype:
     """All given tensors are floating, of one dtype and one device. Returns the dtype."""
+    _refuse_functional_gradients(function)
     given = {name: t for name, t in tensors.items() if t is not None}
     first_name, first = next(iter(given.items()))
     for name, t in given.items():
@@ -21,6 +22,15 @@ def check_floating(function: str, **tensors: Tensor | None) -> torch.dtype:
         if t.device != first.device:
             raise ValueError(f"{function}: {name}: expected device {first.device} as {first_name}, got {t.device}")
     return first.dtype
+
+
+def _refuse_functional_gradients(function: str) -> None:
+    # torch's own refusal, of every operator with a registered gradient, speaks of something that no user wrote.
+    if torch.compiler.is_compiling():
+        return
+    levels = torch._C._functorch.get_interpreter_stack() or ()
+    if any(level.key() == torch._C._functorch.TransformType.Grad for level in levels):
+        raise RuntimeError(f"{function}: torch.func.grad and its kin are not supported; use torch.autograd.grad (torch.func.vmap works)")
 
 
 def check_min_dim(function: str, **dims: tuple[Tensor, int]) -> None:

@@ -40,6 +40,37 @@ def test_opcheck_with_weights():
         torch.library.opcheck(op.default, (u, v, (a / a.sum(-1, keepdim=True)).detach(), (b / b.sum(-1, keepdim=True)).detach()))
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", SAMPLES)
+def test_vmap_equals_a_loop(name, variant):
+    op = getattr(torch.ops.transphere, name + variant).default
+    with torch.device(GPU if variant == "_triton" else "cpu"):
+        one, two = ([x.detach() if isinstance(x, torch.Tensor) else x for x in SAMPLES[name]()] for _ in range(2))
+    dims = tuple(0 if isinstance(x, torch.Tensor) else None for x in one)
+    both = [torch.stack([x, y]) if d == 0 else x for x, y, d in zip(one, two, dims, strict=True)]
+    tuples = lambda result: (result,) if isinstance(result, torch.Tensor) else result  # noqa: E731
+    for got, *loop in zip(tuples(torch.func.vmap(op, dims)(*both)), tuples(op(*one)), tuples(op(*two)), strict=True):
+        assert torch.equal(got, torch.stack(loop))
+
+
+REFUSED = {
+    "vmf_sample": lambda x: ts.vmf_sample(x, torch.ones(len(x)), 3, seed=1).sum(),
+    "vmf_entropy": lambda x: ts.vmf_entropy(x, 8).sum(),
+    "circular_wasserstein": lambda x: ts.circular_wasserstein(x, x).sum(),
+    "sliced_wasserstein_sphere": lambda x: ts.sliced_wasserstein_sphere(x, x, 4).sum(),
+    "frechet_mean": lambda x: ts.frechet_mean(x).sum(),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_functional_gradients_are_refused_clearly(name):
+    x = unit(3, 8).float()
+    for transform in (torch.func.grad, torch.func.jacrev):
+        with pytest.raises(RuntimeError, match=f"{name}: torch.func.grad and its kin are not supported; use torch.autograd.grad"):
+            transform(REFUSED[name])(x)
+
+
 @pytest.mark.parametrize("name", SAMPLES)
 def test_compiled_kernels_are_registered(name):
     """A build that fell back to the reference must not look green."""

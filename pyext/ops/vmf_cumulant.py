@@ -43,19 +43,22 @@ def vmf_mean_resultant(kappa: Tensor, d: int, *, backend: str | None = None) -> 
 
 def vmf_entropy(kappa: Tensor, d: int, *, backend: str | None = None) -> Tensor:
     r"""Differential entropy in nats, :math:`\log S-KL`, KL that to the uniform law. Arguments and errors as `vmf_log_normalizer`."""
-    return log_sphere_area(d) - vmf_kl_uniform(kappa, d, backend=backend)
+    return log_sphere_area(d) - _kl_uniform("vmf_entropy", kappa, d, backend)
 
 
 def vmf_kl_uniform(kappa: Tensor, d: int, *, backend: str | None = None) -> Tensor:
     r"""Kullback–Leibler divergence to the uniform law in nats, :math:`\kappa A_d(\kappa)-\Lambda`. Arguments and errors as
     `vmf_log_normalizer`."""
-    name = "vmf_kl_uniform"
-    return kappa * _cumulant(name, kappa, d, 1, backend) - _cumulant(name, kappa, d, 0, backend)
+    return _kl_uniform("vmf_kl_uniform", kappa, d, backend)
 
 
 def vmf_variance(kappa: Tensor, d: int, *, backend: str | None = None) -> Tensor:
     r"""Variance of :math:`w=\mu\cdot z`, :math:`A'=1-A^2-(d-1)A/\kappa`. Arguments and errors as `vmf_log_normalizer`."""
     return _cumulant("vmf_variance", kappa, d, 2, backend)
+
+
+def _kl_uniform(function: str, kappa: Tensor, d: int, backend: str | None) -> Tensor:
+    return kappa * _cumulant(function, kappa, d, 1, backend) - _cumulant(function, kappa, d, 0, backend)
 
 
 def _cumulant(function: str, kappa: Tensor, d: int, order: int, backend: str | None) -> Tensor:
