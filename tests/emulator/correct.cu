@@ -3,6 +3,7 @@
 
 #include "cuda/launch.cuh"
 #include "cuda/warp.cuh"
+#include "philox.h"
 
 using transphere::blocks_for;
 
@@ -201,6 +202,15 @@ __global__ void scalars_kernel(const unsigned* x, unsigned* out, float* reals) {
   sincospif(f / 4, &reals[32 + i], &reals[64 + i]);
 }
 
+// rows (n, 6) of key and counter, words (n, 4)
+__global__ void philox_kernel(const uint32_t* rows, uint32_t* words, int n) {
+  const int i = int(blockIdx.x * blockDim.x + threadIdx.x);
+  if (i >= n) return;
+  const uint32_t* r = rows + 6 * i;
+  const transphere::Words found = transphere::philox({r[0], r[1]}, r[2], r[3], r[4], r[5]);
+  for (int k = 0; k < 4; ++k) words[4 * i + k] = found.w[k];
+}
+
 }  // namespace
 
 ENTRY saxpy(float a, const float* x, float* y, int n) { return TS_LAUNCH(saxpy_kernel, blocks_for(n, 96), 96, 0, nullptr, a, x, y, n); }
@@ -239,3 +249,7 @@ ENTRY rotate(const int* x, int* out, int rounds) { return TS_LAUNCH(rotate_kerne
 ENTRY odd_warps(const float* x, float* out) { return TS_LAUNCH(odd_warps_kernel, 1, 256, 0, nullptr, x, out); }
 ENTRY copy(const float4* x, float4* out, int n) { return TS_LAUNCH(copy_kernel, 2, 32, 0, nullptr, x, out, n); }
 ENTRY scalars(const unsigned* x, unsigned* out, float* reals) { return TS_LAUNCH(scalars_kernel, 1, 32, 0, nullptr, x, out, reals); }
+
+ENTRY philox_words(const uint32_t* rows, uint32_t* words, int n) {
+  return TS_LAUNCH(philox_kernel, blocks_for(n, 32), 32, 0, nullptr, rows, words, n);
+}

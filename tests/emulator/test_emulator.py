@@ -5,7 +5,10 @@ import subprocess
 
 import numpy as np
 import pytest
+import torch
 from emulated import ROOT, SEEDS, build, load, nvcc
+
+from transphere.reference.philox import philox
 
 HERE = ROOT / "tests" / "emulator"
 TYPES = {"float32": np.float32, "float64": np.float64, "int32": np.int32, "int64": np.int64}
@@ -46,6 +49,15 @@ def test_saxpy(run, random, n):
     x, y = random.normal(size=(2, n)).astype(np.float32)
     result = run("saxpy", ctypes.c_float(2), x, y, n)[1]
     np.testing.assert_allclose(result, 2 * x + y, rtol=1e-6, atol=1e-6)
+
+
+def test_philox_words(run, random):
+    """The words of a CUDA kernel are the reference's, around 2^32 too."""
+    edges = np.array([0, 1, 2**31 - 1, 2**31, 2**32 - 1], np.uint32)
+    rows = np.concatenate([random.integers(0, 2**32, (95, 6), dtype=np.uint32), edges[:, None].repeat(6, 1)])
+    words = run("philox_words", rows, np.zeros((len(rows), 4), np.uint32), len(rows))[1]
+    k0, k1, *counter = torch.from_numpy(rows.astype(np.int64)).unbind(1)
+    np.testing.assert_array_equal(words, torch.stack(philox((k0, k1), *counter), 1).numpy())
 
 
 BLOCKS = [(1, 1, 1), (3, 1, 1), (31, 1, 1), (32, 1, 1), (33, 1, 1), (7, 5, 3), (64, 2, 1), (1000, 1, 1), (32, 32, 1), (4, 4, 64)]
