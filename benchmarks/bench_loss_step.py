@@ -59,7 +59,7 @@ def near(expected):
 
 def cases(device, quick):
     g = torch.Generator().manual_seed(0)
-    S, batch, d = 3, 128, 512
+    S, batch, d = 3, 32 if quick else 128, 512
     # Modalities of an item agree, as after some training.
     mu = torch.randn(1, batch, d, generator=g) + 0.5 * torch.randn(S, batch, d, generator=g)
     mu = torch.nn.functional.normalize(mu, dim=-1).to(device)

@@ -12,7 +12,7 @@ import transphere as ts
 
 def cases(device, quick):
     ot = optional("ot")
-    for B, n, d, P in [(192, 16, 512, 100)] if quick else [(192, 16, 512, 100), (64, 256, 128, 100)]:
+    for B, n, d, P in [(24, 16, 512, 100)] if quick else [(192, 16, 512, 100), (64, 256, 128, 100)]:
         g = torch.Generator().manual_seed(0)
         x, y = (torch.nn.functional.normalize(torch.randn(B, n, d, generator=g), dim=-1).to(device) for _ in range(2))
         frames = ts.great_circles(P, d, generator=g).to(device)                              # (P, d, 2)

@@ -56,7 +56,7 @@ def follows_the_law(mu, kappa):
 
 def cases(device, quick):
     stats = optional("scipy.stats")
-    for B, L, d in [(192, 16, 512)] if quick else [(192, 16, 512), (4096, 16, 64)]:
+    for B, L, d in [(24, 16, 512)] if quick else [(192, 16, 512), (4096, 16, 64)]:
         g = torch.Generator().manual_seed(0)
         mu = torch.nn.functional.normalize(torch.randn(B, d, generator=g), dim=-1).to(device)
         kappa = (64 + 64 * torch.rand(B, generator=g)).to(device)
@@ -67,7 +67,7 @@ def cases(device, quick):
 
         law = follows_the_law(mu, kappa)
         peers = eager_and_compiled(lambda mu, kappa, L=L: eager(mu, kappa, L), not quick, check=law)
-        if stats and device.type == "cpu" and B == 192:
+        if stats and device.type == "cpu" and d == 512:
             peers["scipy"] = Way(scipy, differentiable=False, check=law)
         bytes_z = 4 * B * L * d
         yield Case(

@@ -18,7 +18,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1")
     parser.add_argument("--ops", nargs="+", choices=OPS, default=OPS, metavar="OP", help=", ".join(OPS))
-    parser.add_argument("--quick", action="store_true", help="within a minute: one shape an op, few rounds, without torch.compile")
+    parser.add_argument("--quick", action="store_true", help="within a minute: one small shape an op, few rounds, without torch.compile")
     parser.add_argument("--seconds", type=float, help="to spend on the rounds of a case and mode; default 5, quick .6")
     parser.add_argument("--threads", type=int, help="for all ways; default torch's choice")
     parser.add_argument("--out", type=Path, help="folder for benchmarks.csv and benchmarks.md; default benchmarks/results/<device>")
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     notes = [
         f"measured copy bandwidth {bandwidth / 1e9:.1f} GB/s, read and written; build {ts.build_info()}",
         f"load average at the start {', '.join(f'{x:.2f}' for x in os.getloadavg())}",
-        *(["quick: few rounds, one shape an op, without torch.compile"] if args.quick else []),
+        *(["quick: few rounds, one small shape an op, without torch.compile"] if args.quick else []),
     ]
     print("\n".join([*(f"{name}: {value}" for name, value in about.items()), *notes, ""]), flush=True)
 
