@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f 2>/dev/null)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help setup demo test test-slow test-network lint bench profile resources clean
+.PHONY: help setup demo test test-slow test-network lint bench bench-track gpu profile resources clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -29,8 +29,14 @@ test-network: setup ## what `make test` leaves out because it downloads packages
 lint: setup ## ruff
 	@$(BIN)/ruff check .
 
-bench: setup ## ours beside the peers
-	@$(BIN)/pytest benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds --benchmark-sort=name -o python_files='bench_*.py'
+bench: setup ## ours beside the peers: benchmarks/results/<device>; QUICK=1 ends in a minute, BENCH="--ops vmf_sample" selects
+	@$(BIN)/python benchmarks/run.py $(if $(QUICK),--quick) $(BENCH)
+
+bench-track: setup ## our own times, saved; TRACK=--benchmark-compare beside those saved last
+	@$(BIN)/pytest benchmarks/track.py --benchmark-only --benchmark-autosave --benchmark-columns=median,iqr,rounds $(TRACK)
+
+gpu: ## on a machine with a GPU, without network: build, test, measure; benchmarks/results/<gpu>; GPU="--steps tests"
+	@$(PYTHON) scripts/gpu.py $(if $(QUICK),--quick) $(GPU)
 
 profile: setup ## where a training step of the demo spends its time: benchmarks/results/loss_step.md
 	@$(BIN)/python benchmarks/profile_loss_step.py

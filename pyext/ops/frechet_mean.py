@@ -100,11 +100,12 @@ class _FrechetMean(torch.autograd.Function):
         g = grad - (grad * m).sum(-1, keepdim=True) * m
         n, d = z.shape[-2:]
         eye = torch.eye(min(n, d), dtype=z.dtype, device=z.device) * alpha[..., None, None]
+        # solve_ex: solve waits for the device to see whether a matrix was singular
         if n <= d:  # Woodbury
-            inner = torch.linalg.solve(eye + Q @ Q.mT, Q @ g[..., None])
+            inner = torch.linalg.solve_ex(eye + Q @ Q.mT, Q @ g[..., None])[0]
             y = (g - (Q.mT @ inner)[..., 0]) / alpha[..., None]
         else:
-            y = torch.linalg.solve(eye + Q.mT @ Q, g[..., None])[..., 0]
+            y = torch.linalg.solve_ex(eye + Q.mT @ Q, g[..., None])[0][..., 0]
         # log_m is an isometry along the geodesic and stretches by phi across it
         slope = (away @ y[..., None])[..., 0]                                                # (..., n)
         bend = torch.where(small, -2 / 3, (c - phi) / s2)

@@ -1,0 +1,264 @@
+"""What only a device can show: results equal to the CPU's sample by sample, graphs, compilation, streams, several devices, no host sync.
+
+`make gpu` runs these; without a GPU they are not collected (conftest.py).
+"""
+
+import emulated
+import pytest
+import torch
+from samples import SAMPLES
+
+import transphere as ts
+from transphere import _library
+
+B, L, D, N, P = 7, 5, 48, 9, 12
+
+
+def available(backend):
+    if backend is None or backend == "reference":
+        return True
+    try:
+        _library.op("vmf_sample", backend, torch.empty(0, device="cuda"))
+    except RuntimeError:
+        return False
+    return True
+
+
+def unit(*shape):
+    return torch.nn.functional.normalize(torch.randn(*shape, dtype=torch.float64), dim=-1)
+
+
+# Inputs on the CPU in float64, and the call. All draws come from a seed.
+CALLS = {
+    "vmf_sample": (lambda: (unit(B, D), 5 + 90 * torch.rand(B).double()), lambda mu, kappa, **b: ts.vmf_sample(mu, kappa, L, seed=3, **b)),
+    "vmf_log_normalizer": (lambda: (200 * torch.rand(B, 3).double(),), lambda kappa, **b: ts.vmf_log_normalizer(kappa, D, **b)),
+    "circular_wasserstein": (lambda: (torch.rand(B, N).double(), torch.rand(B, N + 2).double()), ts.circular_wasserstein),
+    "sliced_wasserstein_sphere": (
+        lambda: (unit(B, N, D), unit(B, N + 2, D)),
+        lambda x, y, **b: ts.sliced_wasserstein_sphere(x, y, P, seed=3, **b),
+    ),
+    "frechet_mean": (lambda: (torch.nn.functional.normalize(unit(B, 1, D) + 0.5 * unit(B, N, D), dim=-1),), None),
+}
+# Without a seed: a graph cannot copy one from the host. Deterministic in their inputs.
+PURE = ["vmf_log_normalizer", "circular_wasserstein", "frechet_mean"]
+
+
+@pytest.fixture(params=CALLS)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(params=[None, "cuda", "triton", "reference"], ids=str)
+def device_backend(request):
+    """The dispatcher's choice, and each backend that this device has."""
+    if not available(request.param):
+        pytest.skip(f"backend {request.param!r} is not built here")
+    return request.param
+
+
+def function(name, backend=None):
+    call = CALLS[name][1]
+    if call is None:  # frechet_mean is made of torch's own kernels and takes no backend
+        return ts.frechet_mean
+    return lambda *inputs: call(*inputs, backend=backend)
+
+
+def inputs_of(name, dtype=torch.float32, device="cuda"):
+    torch.manual_seed(1)
+    return [x.to(device, dtype).requires_grad_() for x in CALLS[name][0]()]
+
+
+def loss_of(inputs, draws=4):
+    mu, kappa = inputs
+    laws = {m: ts.VonMisesFisher(mu.roll(i, 0), kappa, validate_args=False) for i, m in enumerate("abc")}
+    return ts.losses.Harnessed(n_samples=draws, n_projections=P)(laws)[0]
+
+
+def backward(value, inputs):
+    """Gradients of a sum with uneven weights, made on the device: within a graph nothing may come from the host."""
+    G = torch.arange(value.numel(), device=value.device, dtype=value.dtype).mul(0.7).cos().reshape(value.shape)
+    return torch.autograd.grad(value, inputs, G)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_device_equals_cpu_sample_by_sample(name, device_backend, dtype):
+    """For equal seeds, values and gradients; the CPU's come from the reference in float64."""
+    on_cpu = [x.detach().double().requires_grad_() for x in inputs_of(name, dtype, "cpu")]
+    expected = function(name, None if name == "frechet_mean" else "reference")(*on_cpu)
+    inputs = inputs_of(name, dtype)
+    value = function(name, device_backend)(*inputs)
+    assert value.is_cuda and value.dtype == dtype
+    tolerance = dict(rtol=2e-5, atol=5e-6) if dtype == torch.float32 else dict(rtol=1e-10, atol=1e-11)
+    torch.testing.assert_close(value.cpu().double(), expected, **tolerance)
+    # The slope of a projected point holds 1/r^2 of its distance from the circle's axis, which carries that much more rounding.
+    limit = 1e-3 if dtype == torch.float32 else 1e-8
+    for got, want in zip(backward(value, inputs), backward(expected, on_cpu), strict=True):
+        assert (got.cpu().double() - want).norm() <= limit * want.norm()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**32 + 7, 2**64 - 1])
+def test_cpu_and_device_kernels_draw_alike(seed):
+    """The compiled CPU kernel against the device, many draws, so that one flipped rejection shows."""
+    mu, kappa = unit(64, 16).float(), 50 * torch.rand(64)
+    draws = [ts.vmf_sample(mu.to(d), kappa.to(d), 257, seed=seed).cpu() for d in ("cpu", "cuda")]
+    torch.testing.assert_close(*draws, rtol=2e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("op", SAMPLES)
+def test_device_equals_the_emulator(op):
+    """The same .cu file on the GPU and in the emulator, but for the GPU's fused multiply-adds."""
+    if not _library.has_kernel(op, "cuda"):
+        pytest.skip("the extension was built without CUDA")
+    emulated.register()
+    arguments = [x.detach() if isinstance(x, torch.Tensor) else x for x in SAMPLES[op]()]
+    on_device = [x.cuda() if isinstance(x, torch.Tensor) else x for x in arguments]
+    expected, got = (_library.op(op, b, a[0])(*a) for b, a in (("emulated", arguments), ("cuda", on_device)))
+    for e, g in zip(*((r,) if isinstance(r, torch.Tensor) else r for r in (expected, got)), strict=True):
+        torch.testing.assert_close(g.cpu(), e, rtol=1e-10, atol=1e-11)
+
+
+def captured(make):
+    """(graph, what `make` returned inside it), after a warm-up on a side stream, as torch's notes on graphs ask."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            make()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        made = make()
+    return graph, made
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_graph_replays_on_new_inputs(name):
+    inputs = inputs_of(name)
+    f = function(name)
+
+    def make():
+        value = f(*inputs)
+        return value, *backward(value, inputs)
+
+    graph, made = captured(make)
+    with torch.no_grad():
+        for x in inputs:
+            x.copy_(x.flip(0) * (0.9 if name != "frechet_mean" else 1.0))
+    graph.replay()
+    for got, want in zip(made, make(), strict=True):
+        torch.testing.assert_close(got, want)
+
+
+def test_graph_replays_draw_anew():
+    mu, kappa = inputs_of("vmf_sample")
+    graph, z = captured(lambda: ts.vmf_sample(mu, kappa, L).detach())
+    draws = []
+    for _ in range(3):
+        graph.replay()
+        draws.append(z.clone())
+    assert all((d.norm(dim=-1) - 1).abs().max() < 1e-5 for d in draws)
+    assert not torch.equal(draws[0], draws[1]) and not torch.equal(draws[1], draws[2])
+
+
+def test_graph_of_a_whole_step():
+    inputs = inputs_of("vmf_sample")
+    graph, made = captured(lambda: (lambda loss: (loss.detach(), *torch.autograd.grad(loss, inputs)))(loss_of(inputs)))
+    graph.replay()
+    first = [m.clone() for m in made]
+    graph.replay()
+    assert all(m.isfinite().all() for m in made) and not torch.equal(first[0], made[0])
+
+
+def test_compile_fullgraph(name):
+    inputs = inputs_of(name)
+    f = function(name)
+    if name == "sliced_wasserstein_sphere":  # a seed for circles makes a generator, which cannot be traced
+        circles = ts.great_circles(P, D, device="cuda")
+        f = lambda x, y: ts.sliced_wasserstein_sphere(x, y, projections=circles)  # noqa: E731
+    value, expected = torch.compile(f, fullgraph=True)(*inputs), f(*inputs)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(backward(value, inputs), backward(expected, inputs), rtol=1e-4, atol=1e-5)
+
+
+def test_compile_fullgraph_of_a_step():
+    inputs = inputs_of("vmf_sample")
+    loss = torch.compile(loss_of, fullgraph=True)(inputs)
+    assert loss.isfinite() and all(g.isfinite().all() for g in torch.autograd.grad(loss, inputs))
+
+
+def test_side_stream(name, device_backend):
+    """On a stream whose inputs arrive late: a launch on any other stream reads the NaN that was there before."""
+    f, good = function(name, device_backend), inputs_of(name)
+    expected = f(*good)
+    late = [torch.full_like(x, torch.nan).requires_grad_() for x in good]
+    f(*[x.detach().clone() for x in good])  # loads and compiles before the race begins
+    torch.cuda.synchronize()
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        torch.cuda._sleep(50_000_000)
+        with torch.no_grad():
+            for x, y in zip(late, good, strict=True):
+                x.copy_(y)
+        value = f(*late)
+        grads = backward(value, late)
+    side.synchronize()
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(grads, backward(expected, good))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU")
+def test_second_device(name, device_backend):
+    """Tensors on a device that is not the current one."""
+    expected = function(name, device_backend)(*inputs_of(name))
+    inputs = inputs_of(name, device="cuda:1")
+    value = function(name, device_backend)(*inputs)
+    grads = backward(value, inputs)
+    assert value.device == inputs[0].device and all(g.device == value.device for g in grads)
+    torch.testing.assert_close(value.cpu(), expected.cpu())
+
+
+@pytest.fixture
+def no_sync():
+    """Any wait of the host for the device raises within the block."""
+
+    class NoSync:
+        def __enter__(self):
+            torch.cuda.synchronize()
+            torch.cuda.set_sync_debug_mode("error")
+
+        def __exit__(self, *_):
+            torch.cuda.set_sync_debug_mode("default")
+
+    return NoSync()
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_no_host_sync(name, device_backend, no_sync):
+    inputs, f = inputs_of(name), function(name, device_backend)
+    backward(f(*inputs), inputs)  # what happens once, such as compiling, may wait
+    with no_sync:
+        backward(f(*inputs), inputs)
+
+
+def test_no_host_sync_in_draws(device_backend, no_sync):
+    mu, kappa = inputs_of("vmf_sample")
+
+    def step():
+        return backward(ts.vmf_sample(mu, kappa, L, backend=device_backend), (mu, kappa))
+
+    step()
+    with no_sync:
+        step()
+
+
+def test_no_host_sync_in_a_step(no_sync):
+    inputs = inputs_of("vmf_sample")
+    torch.autograd.grad(loss_of(inputs), inputs)
+    with no_sync:
+        torch.autograd.grad(loss_of(inputs), inputs)
+
+
+def test_no_sync_check_works(no_sync):
+    x = torch.ones(3, device="cuda")
+    with no_sync, pytest.raises(RuntimeError, match="synchroniz"):
+        x.sum().item()

@@ -1,0 +1,171 @@
+"""The benchmark harness: it refuses a wrong op, takes turns as it says, and writes what it promises."""
+
+import csv
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import harness
+import pytest
+import report
+import run
+import torch
+
+import transphere as ts
+
+ROOT = Path(__file__).parent.parent
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _ordinary_memory():
+    torch.use_deterministic_algorithms(False)  # some peers have no deterministic form
+
+
+def tiny(op, ours, **changes):
+    """x -> x^2 with one peer."""
+    square = {"peer": harness.Way(lambda x: x * x)}
+    inputs = (torch.linspace(1, 2, 8),)
+    case = dict(op=op, shape="8", inputs=inputs, ours={"ours": harness.Way(ours)}, reference=lambda x: x**2, peers=square)
+    return harness.Case(**case | changes)
+
+
+@pytest.fixture
+def bench(monkeypatch, tmp_path, capsys):
+    """Run the harness on one made-up case; (exit code, output, result folder)."""
+
+    def go(case):
+        monkeypatch.setattr(run, "cases", lambda op, device, quick: [case])
+        monkeypatch.setattr(harness, "copy_bandwidth", lambda device: 1e9)
+        code = run.main(["--quick", "--seconds", "0.01", "--ops", "vmf_sample", "--out", str(tmp_path)])
+        return code, capsys.readouterr().out, tmp_path
+
+    return go
+
+
+def test_quick_writes_tidy_csv_and_markdown(bench):
+    code, out, folder = bench(tiny("square", lambda x: x * x, bytes_moved={harness.FORWARD: 64}, floors={"copy": harness.Way(torch.clone)}))
+    assert code == 0
+    with (folder / "benchmarks.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert set("op way mode metric unit shape p20 p50 p80 device threads versions commit timestamp".split()) <= set(rows[0])
+    assert all(rows[0].values())
+    assert {(r["way"], r["mode"]) for r in rows} == {
+        *((way, mode) for way in ("ours", "peer", "floor: copy") for mode in (harness.FORWARD, harness.BOTH)),
+        ("floor: bytes / copy bandwidth", harness.FORWARD),
+    }
+    assert all(0 < float(r["p20"]) <= float(r["p50"]) <= float(r["p80"]) for r in rows)
+    text = (folder / "benchmarks.md").read_text()
+    for word in ("commit", "versions", "threads", "p20 ms", "p50 / ours", "| peer |", "copy bandwidth"):
+        assert word in text, word
+    assert "| ours |" in out and "torch" in out
+
+
+class WrongSlope(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x**2
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
+
+
+BROKEN = {
+    "value": tiny("square", lambda x: x * x + 1e-3),
+    "one entry": tiny("square", lambda x: x * x + torch.tensor([0.0] * 7 + [1e-3])),
+    "nan": tiny("square", lambda x: x * x * torch.nan),
+    "shape": tiny("square", lambda x: (x * x)[None]),
+    "gradient": tiny("square", WrongSlope.apply),
+    "no gradient": tiny("square", lambda x: x.detach() ** 2 + 0 * x),
+    "raises": tiny("square", lambda x: x.no_such_method()),
+    "peer is wrong": tiny("square", lambda x: x * x, peers={"peer": harness.Way(lambda x: x)}),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_no_figure_for_a_broken_op(bench, name):
+    code, out, folder = bench(BROKEN[name])
+    assert code == 1 and "CHECK FAILED" in out
+    assert "| ours |" not in out and not list(folder.iterdir())
+
+
+# What each benchmark calls, broken by 2 percent, in its value and its gradients or in its gradients alone.
+ENTRY = {
+    "circular_wasserstein": (ts, "circular_wasserstein"),
+    "frechet_mean": (ts, "frechet_mean"),
+    "loss_step": (ts.losses.Harnessed, "forward"),
+    "sliced_wasserstein": (ts, "sliced_wasserstein_sphere"),
+    "vmf_cumulant": (ts, "vmf_log_normalizer"),
+    "vmf_sample": (ts, "vmf_sample"),
+}
+
+
+def bend(result, value, gradient):
+    if isinstance(result, tuple):  # a loss and its parts
+        return bend(result[0], value, gradient), result[1]
+    scaled = result * gradient
+    return scaled + (result * value - scaled).detach()
+
+
+@pytest.mark.parametrize(("value", "gradient"), [(1.02, 1.0), (1.0, 0.95)], ids=["value", "gradient"])
+@pytest.mark.parametrize("op", run.OPS)
+def test_every_benchmark_notices_its_broken_op(monkeypatch, op, value, gradient):
+    (case,) = run.cases(op, CPU, quick=True)
+    case = dataclasses.replace(case, peers={})
+    harness.check(case)
+
+    holder, name = ENTRY[op]
+    right = getattr(holder, name)
+
+    def wrong(*args, **kwargs):
+        result = right(*args, **kwargs)
+        return result if kwargs.get("backend") == "reference" else bend(result, value, gradient)
+
+    monkeypatch.setattr(holder, name, wrong)
+    (case,) = run.cases(op, CPU, quick=True)
+    with pytest.raises(harness.CheckFailed, match=f"{op}.*ours"):
+        harness.check(dataclasses.replace(case, peers={}))
+
+
+def test_ways_take_turns_forth_and_back():
+    seen = []
+    calls = {name: (lambda name=name: seen.append(name)) for name in "abc"}
+    times = harness.alternate(calls, lambda f, calls: f() or 1.0, budget=0.0)
+    assert {name: len(t) for name, t in times.items()} == dict.fromkeys("abc", harness.MIN_ROUNDS)
+    warm_up = ["a", "a", "b", "b", "c", "c"]
+    assert seen == warm_up + [*"abc", *"cba"] * (harness.MIN_ROUNDS // 2) + [*"abc"]
+
+
+def test_a_short_call_is_repeated_and_rounds_are_bounded():
+    repeats = []
+    harness.alternate({"a": lambda: None}, lambda f, calls: repeats.append(calls) or 1e-6, budget=1e9)
+    assert repeats == [1] + [1000] * harness.MAX_ROUNDS
+
+
+def test_slow_and_absent_peers_are_named_not_timed(bench):
+    def absent(x):
+        raise ImportError("not here")
+
+    peers = {"slow": harness.Way(lambda x: [x * x for _ in range(20_000)][-1]), "absent": harness.Way(absent)}
+    code, out, _ = bench(tiny("square", lambda x: x * x, peers=peers))
+    assert code == 0 and "without slow: a call takes more than 0.01 s" in out and "without absent: ImportError: not here" in out
+    assert "| slow |" not in out and "| absent |" not in out
+    assert harness.optional("no_such_module") is None and harness.optional("math").pi > 3
+
+
+def test_percentiles():
+    assert [report.percentile([4.0, 1.0, 2.0, 3.0, 5.0], p) for p in (0, 20, 50, 80, 100)] == pytest.approx([1, 1.8, 3, 4.2, 5])
+    assert report.percentile([2.0], 80) == 2.0
+
+
+def test_every_op_is_listed_and_arguments_are_checked():
+    """By the command line, as `make bench` calls it."""
+    command = [sys.executable, str(ROOT / "benchmarks/run.py")]
+    wrong = subprocess.run([*command, "--ops", "nothing"], capture_output=True, text=True)
+    assert wrong.returncode == 2 and all(op in wrong.stderr for op in ENTRY)
+    assert set(run.OPS) == set(ENTRY)
+    if not torch.cuda.is_available():
+        no_gpu = subprocess.run([*command, "--device", "cuda"], capture_output=True, text=True)
+        assert no_gpu.returncode == 2 and "no GPU" in no_gpu.stderr
