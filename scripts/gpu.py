@@ -225,7 +225,7 @@ def main(argv: list[str] | None = None) -> int:
             print("".join(f"  {' '.join(f'{k}={v}' for k, v in step.env.items())} {' '.join(c)}\n" for c in step.commands), end="")
         return 0
     if not found["gpus"]:
-        why = found.get("error") or f"torch {found['torch']} sees none"
+        why = found["error"].strip().splitlines()[-1] if found.get("error") else f"torch {found['torch']} sees none"
         print(f"no GPU: {why}; `make test` tests what needs none", file=sys.stderr)
         return 1
 
