@@ -1,7 +1,7 @@
 """The demonstration: a small real corpus, the two losses, three seeds, one table, four pictures.
 
-Each seed has its own split by group and its own initialisation. Every choice (the epoch; the recipes' numbers) was made on validation
-items; a run's test items are scored once, after its epoch has been chosen.
+Each seed has its own split by group and its own initialisation. A run's epoch is chosen on validation items, and its test items are scored
+once, after that. How the recipes' numbers were chosen is said in the recipes.
 """
 
 from __future__ import annotations
