@@ -45,10 +45,19 @@ def draw(embeddings: Embeddings, n_samples: int) -> Tensor:
     return torch.stack([_draw_one(law, n_samples) for law in laws])
 
 
+def points(embeddings: Embeddings) -> Tensor:
+    """(S, batch, d) unit vectors, in at least float32: a tensor is normalised, a distribution counts as its mean direction."""
+    return torch.stack([_direction(e.loc) if isinstance(e, VonMisesFisher) else _unit(e) for e in embeddings.values()])
+
+
 def _draw_one(law: Tensor | VonMisesFisher, n_samples: int) -> Tensor:
     if isinstance(law, VonMisesFisher):
         return vmf_sample(_direction(law.loc), _at_least_float32(law.concentration), n_samples)
-    return torch.nn.functional.normalize(_at_least_float32(law), dim=-1)[:, None].expand(-1, n_samples, -1)
+    return _unit(law)[:, None].expand(-1, n_samples, -1)
+
+
+def _unit(x: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(_at_least_float32(x), dim=-1)
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

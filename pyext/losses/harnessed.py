@@ -15,24 +15,32 @@ class Harnessed(nn.Module):
         weight: :math:`\lambda`; the paper found 1.0 best of .01 .. 100.
         temperature, n_samples: as in `ProbabilisticContrastive`.
         n_projections, debias: as in `SphericalSliced`.
+        duplicates: as in `ProbabilisticContrastive`; the transport loss compares no two items.
     """
 
     def __init__(
-        self, weight: float = 1.0, temperature: float = 0.07, n_samples: int = 16, n_projections: int = 100, debias: bool = False
+        self,
+        weight: float = 1.0,
+        temperature: float = 0.07,
+        n_samples: int = 16,
+        n_projections: int = 100,
+        debias: bool = False,
+        *,
+        duplicates: str = "ignore",
     ) -> None:
         super().__init__()
         self.weight = weight
-        self.contrastive = ProbabilisticContrastive(temperature, n_samples)
+        self.contrastive = ProbabilisticContrastive(temperature, n_samples, duplicates=duplicates)
         self.sliced = SphericalSliced(n_projections, n_samples, debias)
 
-    def forward(self, embeddings: Embeddings, present: Present = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss and {"contrastive": L_C, "sliced": L_S, without its weight}, detached. `present` as in the two losses."""
+    def forward(self, embeddings: Embeddings, present: Present = None, groups: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss and {"contrastive": L_C, "sliced": L_S, without its weight}, detached. `present` and `groups` as in the two losses."""
         check_embeddings("Harnessed", embeddings, present)
         n = self.contrastive.n_samples
         z = draw(embeddings, n)                                                              # (S, batch, L, d)
         twin = draw(embeddings, n) if self.sliced.debias else None
         parts = {
-            "contrastive": contrastive(z, embeddings, present, self.contrastive.temperature),
+            "contrastive": contrastive(z, embeddings, present, groups, self.contrastive.temperature, self.contrastive.duplicates),
             "sliced": sliced(z, twin, embeddings, present, self.sliced.n_projections),
         }
         return parts["contrastive"] + self.weight * parts["sliced"], {name: part.detach() for name, part in parts.items()}

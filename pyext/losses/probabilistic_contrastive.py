@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from ._embeddings import Embeddings, Present, both_present, check_embeddings, draw, index_pairs
+from ._embeddings import Embeddings, Present, check_embeddings, draw, index_pairs
+from ._relation import check_duplicates, check_groups, relate, symmetric_cross_entropy
 
 
 class ProbabilisticContrastive(nn.Module):
@@ -16,41 +17,36 @@ class ProbabilisticContrastive(nn.Module):
     Args:
         temperature: :math:`\tau`.
         n_samples: :math:`L`, draws from each distribution.
+        duplicates: what items of one group are to each other: "ignore" leaves them out, "positive" counts them as right answers.
     """
 
-    def __init__(self, temperature: float = 0.07, n_samples: int = 16) -> None:
+    def __init__(self, temperature: float = 0.07, n_samples: int = 16, *, duplicates: str = "ignore") -> None:
         super().__init__()
         if not temperature > 0:
             raise ValueError(f"ProbabilisticContrastive: temperature: expected a number > 0, got {temperature!r}")
         self.temperature, self.n_samples = temperature, n_samples
+        self.duplicates = check_duplicates("ProbabilisticContrastive", duplicates)
 
-    def forward(self, embeddings: Embeddings, present: Present = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss and {"contrastive": itself, detached}. `present` maps a modality to a bool mask (batch,): absent items leave the rows
-        and columns of its pairs, and a pair of modalities with fewer than two common items counts as 0."""
+    def forward(self, embeddings: Embeddings, present: Present = None, groups: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss and {"contrastive": itself, detached}.
+
+        `present` maps a modality to a bool mask (batch,): an absent item leaves the rows or columns of its modality, and a pair of
+        modalities with fewer than two common items counts as 0. `groups`: whole numbers (batch,), equal for items that show the same.
+        """
         check_embeddings("ProbabilisticContrastive", embeddings, present)
-        loss = contrastive(draw(embeddings, self.n_samples), embeddings, present, self.temperature)
+        loss = contrastive(draw(embeddings, self.n_samples), embeddings, present, groups, self.temperature, self.duplicates)
         return loss, {"contrastive": loss.detach()}
 
 
-def contrastive(z: Tensor, embeddings: Embeddings, present: Present, temperature: float) -> Tensor:
+def contrastive(
+    z: Tensor, embeddings: Embeddings, present: Present, groups: Tensor | None, temperature: float, duplicates: str
+) -> Tensor:
     """L_C from samples z (S, batch, L, d)."""
     S, batch, L, _ = z.shape
+    check_groups("ProbabilisticContrastive", groups, batch)
     flat = z.reshape(S, batch, -1).unbind()  # whose backward gathers once, where indexing would fill a tensor of zeros a pair
     with torch.autocast(z.device.type, enabled=False):
         pairs = index_pairs(embeddings)
-        losses = [_symmetric(flat[i] @ flat[j].mT / (L * temperature), both_present(embeddings, present, i, j)) for i, j in pairs]
+        relations = [relate(embeddings, present, groups, duplicates, i, j) for i, j in pairs]
+        losses = [symmetric_cross_entropy(flat[i] @ flat[j].mT / (L * temperature), r) for (i, j), r in zip(pairs, relations, strict=True)]
     return torch.stack(losses).mean()
-
-
-def _symmetric(logits: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean cross-entropy of rows and of columns of (batch, batch) against the diagonal, over the masked items."""
-    if mask is None:
-        target = torch.arange(logits.shape[0], device=logits.device)
-        return 0.5 * (nn.functional.cross_entropy(logits, target) + nn.functional.cross_entropy(logits.mT, target))
-    # The diagonal stays: a row without any column would have no logarithm to take.
-    keep = mask[:, None] & mask | torch.eye(len(mask), dtype=torch.bool, device=mask.device)
-    logits = logits.masked_fill(~keep, -torch.inf)
-    diagonal = logits.diagonal()
-    each = 0.5 * (logits.logsumexp(0) + logits.logsumexp(1)) - diagonal
-    count = mask.sum()
-    return torch.where(mask, each, 0.0).sum() / count.clamp(min=1) * (count >= 2)

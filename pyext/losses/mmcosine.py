@@ -1,0 +1,106 @@
+"""The multimodal cosine loss for classification (Xu et al., MMCosine, ICASSP 2023)."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from .._checks import compute_dtype
+from ..distributions import VonMisesFisher
+from ._embeddings import Embeddings, Present
+
+BOUNDS = ("tight", "paper")
+
+
+class MMCosine(nn.Module):
+    r"""Cross-entropy of the scaled sum of unimodal cosines, :math:`s\sum_m\cos(W_y^{(m)},f^{(m)})`: no modality can win by the length of
+    its features or of its weights.
+
+    Args:
+        classes: number C of classes, >= 2.
+        scale: s > 0; None takes the least with which the probability of the right class can reach `probability` p.
+        bound: "tight", :math:`\frac{C-1}{MC}\log\frac{(C-1)p}{1-p}` for M modalities, or "paper",
+            :math:`\frac{C-1}{M(C-1+M)}\log\frac{(C-1)p}{1-p}`: eq. 4, printed for M = 2,
+            whose proof bounds a sum of squares by M times what it is, so that p is not reached.
+        probability: p in (1/C, 1).
+        modalities: {name: width of its features}; weights are made at once. Without, they are made at the first call, which an optimiser
+            made before does not know of.
+
+    `logits` predicts. A `VonMisesFisher` counts as its mean direction.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        scale: float | None = None,
+        *,
+        bound: str = "tight",
+        probability: float = 0.99,
+        modalities: Mapping[str, int] | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(classes, int) or classes < 2:
+            raise ValueError(f"MMCosine: classes: expected a whole number >= 2, got {classes!r}")
+        if scale is not None and not scale > 0:
+            raise ValueError(f"MMCosine: scale: expected a number > 0 or None, got {scale!r}")
+        if bound not in BOUNDS:
+            raise ValueError(f"MMCosine: bound: expected one of {BOUNDS}, got {bound!r}")
+        if not 1 / classes < probability < 1:
+            raise ValueError(f"MMCosine: probability: expected a number between 1/classes and 1, got {probability!r}")
+        self.classes, self.scale, self.bound, self.probability = classes, scale, bound, probability
+        self.weight = nn.ParameterDict()
+        for name, width in (modalities or {}).items():
+            self._add(name, torch.empty(width))
+
+    def forward(self, embeddings: Embeddings, present: Present = None, *, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss and {"mmcosine": itself, "accuracy": share of right predictions}, detached.
+
+        embeddings: {name: features (batch, any width)}, one modality or more; labels: whole numbers (batch,) below C. An absent modality
+        leaves its item's sum.
+
+        Raises:
+            ValueError: on wrong shapes, widths, names or labels.
+        """
+        logits = self.logits(embeddings, present)
+        if labels.is_floating_point() or labels.shape != logits.shape[:1]:
+            got = f"{labels.dtype} {tuple(labels.shape)}"
+            raise ValueError(f"MMCosine: labels: expected whole numbers of shape ({len(logits)},), got {got}")
+        loss = nn.functional.cross_entropy(logits, labels)
+        return loss, {"mmcosine": loss.detach(), "accuracy": (logits.argmax(1) == labels).to(loss.dtype).mean()}
+
+    def logits(self, embeddings: Embeddings, present: Present = None) -> Tensor:
+        """(batch, C), in at least float32."""
+        features = {name: e.loc if isinstance(e, VonMisesFisher) else e for name, e in embeddings.items()}
+        batch = len(next(iter(features.values()), ()))
+        for name, x in features.items():
+            if x.dim() != 2 or len(x) != batch:
+                raise ValueError(f"MMCosine: {name}: expected features of shape ({batch}, width), got {tuple(x.shape)}")
+            if name not in self.weight:
+                if self.weight:
+                    raise ValueError(f"MMCosine: {name}: expected a modality among {list(self.weight)}")
+            elif self.weight[name].shape[1] != x.shape[1]:
+                raise ValueError(f"MMCosine: {name}: expected features of width {self.weight[name].shape[1]}, got {x.shape[1]}")
+        if not features:
+            raise ValueError("MMCosine: embeddings: expected at least one modality")
+        if not self.weight:
+            for name, x in features.items():
+                self._add(name, x[0])
+        total = 0.0
+        with torch.autocast(next(iter(features.values())).device.type, enabled=False):
+            for name, x in features.items():
+                x = x.to(compute_dtype(x.dtype))
+                cosine = nn.functional.normalize(x, dim=-1) @ nn.functional.normalize(self.weight[name].to(x.dtype), dim=-1).mT
+                mask = (present or {}).get(name)
+                total = total + (cosine if mask is None else torch.where(mask[:, None], cosine, 0.0))
+            return self._scale(len(features)) * total
+
+    def _scale(self, M: int) -> float:
+        if self.scale is not None:
+            return self.scale
+        C, p = self.classes, self.probability
+        return (C - 1) / (M * (C if self.bound == "tight" else C - 1 + M)) * math.log((C - 1) * p / (1 - p))
+
+    def _add(self, name: str, like: Tensor) -> None:
+        weight = torch.empty(self.classes, len(like), device=like.device, dtype=compute_dtype(like.dtype))
+        self.weight[name] = nn.Parameter(nn.init.xavier_uniform_(weight))
