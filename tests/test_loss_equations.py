@@ -273,7 +273,7 @@ def test_mpc(case):
                     right = [p] if b.duplicates == "ignore" else [q for q in score if b.same(p, q)]
                     each.append(math.log(sum(map(math.exp, score.values()))) - sum(score[q] for q in right) / len(right))
                 total.append(sum(each) / len(each) if len(each) >= 2 else 0.0)
-        spread = [0.25 * math.log(float(x[m].concentration[p])) ** 2 for m in x for p in range(BATCH) if b.has(m, p)]
+        spread = [0.25 * math.log(float(x[m].concentration[p].detach())) ** 2 for m in x for p in range(BATCH) if b.has(m, p)]
         return sum(total) / len(total) + 0.2 * sum(spread) / len(spread)
 
     torch.manual_seed(5)
