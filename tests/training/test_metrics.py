@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from transphere.training.metrics import chance_recall, rank, retrieval_metrics
+from transphere.training.metrics import chance_recall, per_query, places, rank, retrieval_metrics, search
 
 
 def first_hit(order, positive):
@@ -63,6 +63,70 @@ def test_metrics_against_sorting(seed):
     assert got["median_rank"] == statistics.median(ranks)
     assert got["mean_rank"] == pytest.approx(statistics.fmean(ranks))
     assert (got["queries"], got["gallery"], got["tied"]) == (queries, gallery, 0)
+
+
+def brute_places(scores, positive):
+    """Place of every positive, best first: its number, plus the negatives above it, plus half of those that tie."""
+    own = sorted((s for s, p in zip(scores, positive, strict=True) if p), reverse=True)
+    negatives = [s for s, p in zip(scores, positive, strict=True) if not p]
+    return [i + sum(s > o for s in negatives) + 0.5 * sum(s == o for s in negatives) for i, o in enumerate(own, start=1)]
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("seed", range(10))
+def test_several_positives_against_counting(seed, ties):
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randn(13, 40, generator=generator)
+    scores = scores.round(decimals=0) if ties else scores
+    positives = torch.rand(13, 40, generator=generator) < 0.15
+    positives[:, 0] = True
+    got, place = per_query(scores, positives), places(scores, positives)
+    assert (place[:, 0] == rank(scores, positives).expected).all()
+    for q in range(13):
+        expected = brute_places(scores[q].tolist(), positives[q].tolist())
+        R = len(expected)
+        assert place[q, :R].tolist() == expected and np.isinf(place[q, R:]).all()
+        precision = [i / p for i, p in enumerate(expected, start=1)]
+        assert got["mAP"][q] == pytest.approx(sum(precision) / R)
+        assert got["mAP@10"][q] == pytest.approx(sum(v for v, p in zip(precision, expected, strict=True) if p <= 10) / R)
+        assert got["R-precision"][q] == pytest.approx(sum(p <= R for p in expected) / R)
+        for k in (1, 5, 10):
+            assert got[f"recall@{k}"][q] == pytest.approx(sum(p <= k for p in expected) / R)
+            assert got[f"R@{k}"][q] == (expected[0] <= k)
+    means = retrieval_metrics(scores, positives)
+    assert all(means[name] == pytest.approx(values.mean()) for name, values in got.items() if name != "rank")
+
+
+def test_map_against_sklearn():
+    average_precision_score = pytest.importorskip("sklearn.metrics").average_precision_score
+    g = torch.Generator().manual_seed(1)
+    scores, positives = torch.randn(9, 30, generator=g), torch.rand(9, 30, generator=g) < 0.3
+    positives[:, 3] = True
+    expected = [average_precision_score(p, s) for p, s in zip(positives.numpy(), scores.numpy(), strict=True)]
+    assert per_query(scores, positives)["mAP"] == pytest.approx(expected)
+
+
+def test_with_one_positive_ap_is_the_reciprocal_rank():
+    scores = torch.randn(20, 20)
+    got = retrieval_metrics(scores, torch.eye(20, dtype=torch.bool))
+    assert got["mAP"] == got["MRR"] and got["recall@5"] == got["R@5"] and got["R-precision"] == got["R@1"]
+
+
+def test_five_captions_of_a_clip():
+    """mAP@10 of the worked example: the order in which the captions are listed does not matter, and no value passes 1."""
+    scores = torch.tensor([[1.0, 0, 0, 0, 0, 0.9, 0.8, 0.7, 0.6, 0.5], [0.5, 0.6, 0.7, 0.8, 0.9, 0, 0, 0, 0, 1.0]])
+    positives = torch.tensor([[1, 0, 0, 0, 0, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0, 0, 1]]).bool()
+    assert retrieval_metrics(scores, positives)["mAP@10"] == 1
+
+
+def test_search_is_chunked_and_exact():
+    g = torch.Generator().manual_seed(0)
+    clips, captions = torch.randn(30, 8, generator=g), torch.randn(150, 8, generator=g)
+    keys, caption_keys = torch.arange(30), torch.arange(30).repeat_interleave(5)
+    for queries, gallery, q, k in ((clips, captions, keys, caption_keys), (captions, clips, caption_keys, keys)):
+        whole = per_query(queries @ gallery.T, q[:, None] == k)
+        for name, values in search(queries, gallery, q, k, chunk=7).items():
+            assert (values == whole[name]).all()
 
 
 def test_other_positives_do_not_push_the_first_one_down():
