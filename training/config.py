@@ -19,7 +19,9 @@ from pathlib import Path
 from .errors import UserError, near
 
 RECIPES = Path(__file__).parent / "recipes"
-OBJECTIVES = ("contrastive", "sliced", "harnessed")
+OBJECTIVES = (
+    "contrastive", "sliced", "harnessed", "mc-infonce", "pcmc", "pcmr", "triplet", "entropic-contrastive", "pcme", "mpc"
+)  # fmt: skip
 SCHEDULES = ("constant", "cosine")
 
 
@@ -45,13 +47,30 @@ class Model:
 
 @dataclass(frozen=True)
 class Objective:
-    """contrastive: L_C (eq. 10); sliced: L_S (eq. 12); harnessed: L_C + weight L_S (eq. 13). ISMIR 2024."""
+    """What is minimised, and its arguments: those of the class in transphere.losses that `model.LOSSES` names.
+
+    contrastive: L_C (eq. 10); sliced: L_S (eq. 12); harnessed: L_C + weight L_S (eq. 13) of ISMIR 2024, which recipes compare, so that an
+    objective ignores those of the first four that it does not take. The others are None for the loss's own default, and an error for a
+    loss that does not take them.
+    """
 
     name: str = "harnessed"
     temperature: float = 0.07
     n_samples: int = 16
     n_projections: int = 100
     weight: float = 1.0
+    duplicates: str | None = None  # items of one caption in a batch: "ignore", "positive", or None: wrong answers to each other
+    learnable: bool | None = None
+    rho: float | None = None
+    threshold: float | None = None
+    form: str | None = None
+    margin: float | None = None
+    hardest: bool | None = None
+    eps: float | None = None
+    bottleneck: float | None = None
+    uniformity: float | None = None
+    penalty: float | None = None
+    debias: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +92,7 @@ class Run:
     seed: int = 0
     eval_every: int = 1  # epochs between validations; a checkpoint is written at each
     patience: int = 0  # validations without a better MRR before the run stops; 0: never
-    eval_samples: int = 64  # samples of a distribution from which its Fréchet mean is taken
+    eval_samples: int = 64  # samples of a distribution from which its Fréchet mean is taken; 0: its mean direction
     device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
 
 
@@ -207,6 +226,8 @@ def _convert(value: object, hint: object, where: str) -> object:
         return float(value)
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
         return value
+    if hint is bool and isinstance(value, bool):
+        return value
     if hint is str and isinstance(value, str):
         return value
     if origin is list and isinstance(value, (list, tuple)):
@@ -215,7 +236,8 @@ def _convert(value: object, hint: object, where: str) -> object:
         return tuple(_convert(item, kind, where) for item, kind in zip(value, arguments, strict=True))
     if origin is dict and isinstance(value, dict):
         return {str(key): _convert(item, arguments[1], where) for key, item in value.items()}
-    names = {int: "a whole number", float: "a finite number", str: "a string", list: "a list", dict: "a table", tuple: "a pair of numbers"}
+    names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a string"}
+    names |= {list: "a list", dict: "a table", tuple: "a pair of numbers"}
     raise UserError(f"{where}: expected {names[origin or hint]}, got {value!r}")
 
 
@@ -240,7 +262,7 @@ def _check(config: Config) -> None:
         (optim.epochs >= 1, "optim.epochs", "at least 1", optim.epochs),
         (run.eval_every >= 1, "run.eval_every", "at least 1", run.eval_every),
         (run.patience >= 0, "run.patience", "0 (never) or more", run.patience),
-        (run.eval_samples >= 1, "run.eval_samples", "at least 1", run.eval_samples),
+        (run.eval_samples >= 0, "run.eval_samples", "0 (the mean direction) or more", run.eval_samples),
     ]
     for holds, key, expected, value in rules:
         if not holds:

@@ -69,14 +69,21 @@ def _embed(model: Model, batch: Batch, n_samples: int, seed: int) -> dict[tuple[
 
 
 def _samples(law: VonMisesFisher, n_samples: int, seed: int) -> torch.Tensor:
+    if n_samples == 0:
+        return law.loc[:, None]
     return vmf_sample(law.loc, law.concentration, n_samples, seed=seed)
 
 
-def same_caption(batch: Batch) -> torch.Tensor:
-    """(N, N) bool: is item j a right answer for item i? Itself, or the same (normalised) caption, unless that is empty."""
+def caption_keys(batch: Batch) -> torch.Tensor:
+    """(N,) whole numbers, equal for items of one (normalised) caption; an item without one has a number of its own."""
     numbers: dict[object, int] = {}
-    keys = torch.tensor([numbers.setdefault(item.caption or (item.id,), len(numbers)) for item in batch.items])  # (N,)
-    return keys[:, None] == keys[None, :]
+    return torch.tensor([numbers.setdefault(item.caption or (item.id,), len(numbers)) for item in batch.items])
+
+
+def same_caption(batch: Batch) -> torch.Tensor:
+    """(N, N) bool: is item j a right answer for item i? Itself, or the same caption."""
+    keys = caption_keys(batch)
+    return keys[:, None] == keys
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+
 import torch
 from torch import nn
 
@@ -10,6 +13,20 @@ from transphere import VonMisesFisher, losses
 from . import config as configuration
 from .errors import UserError
 from .heads import VonMisesFisherHead
+
+LOSSES = {
+    "contrastive": losses.ProbabilisticContrastive,
+    "sliced": losses.SphericalSliced,
+    "harnessed": losses.Harnessed,
+    "mc-infonce": losses.MCInfoNCE,
+    "pcmc": losses.Contrastive,
+    "pcmr": losses.Regression,
+    "triplet": losses.Triplet,
+    "entropic-contrastive": losses.EntropicContrastive,
+    "pcme": losses.PCME,
+    "mpc": losses.MPC,
+}
+SHARED = ("temperature", "n_samples", "n_projections", "weight")  # keys that recipes to be compared have in common
 
 
 class Branch(nn.Module):
@@ -65,11 +82,16 @@ def build_model(config: configuration.Model, dims: dict[str, int]) -> Model:
 
 
 def build_objective(config: configuration.Objective) -> nn.Module:
-    """The loss that the configuration names: loss(embeddings, present) -> (scalar, parts)."""
-    if config.name == "contrastive":
-        return losses.ProbabilisticContrastive(temperature=config.temperature, n_samples=config.n_samples)
-    if config.name == "sliced":
-        return losses.SphericalSliced(n_projections=config.n_projections, n_samples=config.n_samples)
-    return losses.Harnessed(
-        weight=config.weight, temperature=config.temperature, n_samples=config.n_samples, n_projections=config.n_projections
-    )
+    """The loss that the configuration names: loss(embeddings, present, ...) -> (scalar, parts)."""
+    loss = LOSSES[config.name]
+    takes = inspect.signature(loss).parameters
+    given = {key: value for key, value in dataclasses.asdict(config).items() if key != "name" and value is not None}
+    for key in given.keys() - takes.keys() - set(SHARED):
+        raise UserError(f"objective.{key}: {config.name} does not take it; it takes {', '.join(takes)}")
+    for key, parameter in takes.items():
+        if parameter.default is parameter.empty and key not in given:
+            raise UserError(f"objective.{key}: {config.name} needs it")
+    try:
+        return loss(**{key: value for key, value in given.items() if key in takes})
+    except ValueError as error:  # of a range that only the loss knows
+        raise UserError(f"objective: {error}") from None

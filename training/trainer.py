@@ -24,7 +24,7 @@ from . import checkpoint
 from .batch import Batch, batches
 from .config import Config, Optim
 from .errors import UserError
-from .evaluator import evaluate, mean_mrr
+from .evaluator import caption_keys, evaluate, mean_mrr
 from .model import build_model, build_objective
 from .seeding import derive
 
@@ -145,7 +145,8 @@ class Trainer:
         embeddings = self.model(batch.inputs)
         for name, law in embeddings.items():
             self._check_law(name, law, batch)
-        loss, parts = self.objective(embeddings, batch.present)
+        groups = () if self.config.objective.duplicates is None else (caption_keys(batch).to(self.device),)
+        loss, parts = self.objective(embeddings, batch.present, *groups)
         values = {"loss": float(loss.detach()), **{name: float(value) for name, value in parts.items()}}
         wrong = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
         if wrong:
@@ -156,6 +157,8 @@ class Trainer:
         if not torch.isfinite(norm):
             self._stop(f"the gradient's norm = {float(norm)}", batch)
         self.optimizer.step()
+        if hasattr(self.objective, "project_"):  # back to where its parameters may be
+            self.objective.project_()
         return values, {name: law.concentration.detach()[batch.present[name]] for name, law in embeddings.items()}
 
     def _check_law(self, name: str, law: VonMisesFisher, batch: Batch) -> None:

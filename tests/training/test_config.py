@@ -92,7 +92,8 @@ def test_overrides():
         ("data.modalities=['image']", "at least two"),
         ("data.modalities=['image', 'image']", "each modality once"),
         ("run.patience=-1", "run.patience"),
-        ("run.eval_samples=0", "run.eval_samples"),
+        ("run.eval_samples=-1", "run.eval_samples"),
+        ("objective.learnable=1", "objective.learnable=1: expected true or false, got 1"),
         ("run.eval_every=0", "run.eval_every"),
     ],
 )

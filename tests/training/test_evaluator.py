@@ -12,7 +12,7 @@ from transphere.training.batch import Batch, load_features
 from transphere.training.data.manifest import Item, Manifest
 from transphere.training.errors import UserError
 from transphere.training.evaluator import Direction, directions, embed, evaluate, mean_mrr, rank_direction, same_caption
-from transphere.training.model import Frozen, build_model, build_objective
+from transphere.training.model import LOSSES, Frozen, build_model, build_objective
 from transphere.training.seeding import derive
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -161,12 +161,28 @@ def test_modality_names_that_torch_cannot_take():
 
 
 def test_objectives():
+    assert set(config.OBJECTIVES) == set(LOSSES)
     for name in config.OBJECTIVES:
-        objective = build_objective(config.Objective(name=name, n_projections=4, n_samples=3))
+        eps = 0.1 if name == "entropic-contrastive" else None
+        objective = build_objective(config.Objective(name=name, n_projections=4, n_samples=3, eps=eps))
         batch = batch_of(["a", "b", "c", "d"], {"speech": [True, True, False, True]})
         loss, parts = objective(model_for(batch)(batch.inputs), batch.present)
-        assert torch.isfinite(loss) and loss.ndim == 0
-        assert set(parts) == {"contrastive": {"contrastive"}, "sliced": {"sliced"}, "harnessed": {"contrastive", "sliced"}}[name]
+        assert torch.isfinite(loss) and loss.ndim == 0 and parts
+    assert build_objective(config.Objective(name="pcmr", rho=2.0, form="elementwise")).rho == 2.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(name="contrastive", margin=0.1), "objective.margin: contrastive does not take it; it takes temperature, n_samples, dup"),
+        (dict(name="entropic-contrastive"), "objective.eps: entropic-contrastive needs it"),
+        (dict(name="pcmr", form="mean"), "objective: Regression: form: expected one of"),
+        (dict(name="sliced", duplicates="ignore"), "objective.duplicates: sliced does not take it"),
+    ],
+)
+def test_objectives_refuse(options, message):
+    with pytest.raises(UserError, match=message):
+        build_objective(config.Objective(**options))
 
 
 def test_features_of_a_manifest(manifest, write_manifest, tmp_path):

@@ -38,7 +38,23 @@ def same_state(one, other):
     assert (a["step"], a["epoch"], a["best"], a["waited"]) == (b["step"], b["epoch"], b["best"], b["waited"])
 
 
-@pytest.mark.parametrize("name", ["ismir2024", "ismir2024-baseline"])
+@pytest.mark.parametrize("name", config.recipe_names())
+def test_every_recipe_learns(name, manifest, tiny, tmp_path):
+    """On a corpus of vectors that any of them can learn, in a second; items share captions."""
+    fit(recipe(manifest, tiny, "optim.lr=0.01", name=name), tmp_path / "run", progress=False)
+    first, *_, last = history(tmp_path / "run")
+    assert last["val_mrr"] > 0.3 and last["loss"] < first["loss"]
+
+
+@pytest.mark.parametrize("name", config.OBJECTIVES)
+def test_every_objective_trains(name, manifest, tiny, tmp_path):
+    options = ["objective.eps=0.1"] if name == "entropic-contrastive" else []
+    options += [] if name == "sliced" else ['objective.duplicates="ignore"']
+    fit(recipe(manifest, tiny, f"objective.name={name}", *options), tmp_path / "run", progress=False)
+    assert history(tmp_path / "run")[-1]["val_mrr"] > 0.1
+
+
+@pytest.mark.parametrize("name", ["ismir2024", "ismir2024-baseline", "coordination-pcmc"])
 @pytest.mark.parametrize("where", ["epoch", "before the checkpoint", "inside the checkpoint"])
 def test_a_killed_run_resumes_bit_for_bit(name, where, manifest, tiny, tmp_path, monkeypatch):
     made = recipe(manifest, tiny, "optim.epochs=6", "run.eval_every=2", "optim.schedule=cosine", name=name)
