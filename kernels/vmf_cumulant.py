@@ -10,34 +10,20 @@ from ._launch import check, launch
 from .elementary import hypot, log1p
 
 BLOCK = 128
-DEBYE = tl.constexpr(tuple(map(tuple, POLYNOMIALS)))  # [j - 1][i], the coefficient of t^(j + 2i) nu^-j in phi
-FALL = tl.constexpr(tuple(map(tuple, DIFFERENCES)))   # of (P_j(1) - P_j(x)) / (1 - x)
-ONE = tl.constexpr(tuple(AT_ONE))                     # P_j(1)
+# [STRIDE M + j - 1][i] belongs to t^(2i) s^-j in L_M = (t d/dt)^M phi, M = 0 .. 4, and for M = FALL in the series of (P_j(1) - P_j(t^2)) / (1 - t^2)
+STRIDE, FALL = tl.constexpr(len(POLYNOMIALS)), tl.constexpr(5)
+DERIVATIVES = [tuple(c * (j + 1 + 2 * i) ** m for i, c in enumerate(p)) for m in range(5) for j, p in enumerate(POLYNOMIALS)]
+SERIES = tl.constexpr((*DERIVATIVES, *((*q, 0.0) for q in DIFFERENCES)))
+ONE = tl.constexpr(tuple(AT_ONE))  # P_j(1)
 
 
 @triton.jit
 def _debye_sum(t2, inverse_s, M: tl.constexpr, TERMS: tl.constexpr):
-    """L_M = (t d/dt)^M phi."""
     total = t2 * 0.0
-    for back in tl.static_range(TERMS):
-        j: tl.constexpr = TERMS - back
+    for back in tl.static_range(TERMS):  # j = TERMS - back
         row = t2 * 0.0
-        for down in tl.static_range(j + 1):
-            e: tl.constexpr = j + 2 * (j - down)
-            row = row * t2 + DEBYE[j - 1][j - down] * e**M
-        total = (total + row) * inverse_s
-    return total
-
-
-@triton.jit
-def _fall(t2, inverse_s, TERMS: tl.constexpr):
-    """sum_j s^-j (P_j(1) - P_j(t^2)) / (1 - t^2)."""
-    total = t2 * 0.0
-    for back in tl.static_range(TERMS):
-        j: tl.constexpr = TERMS - back
-        row = t2 * 0.0
-        for down in tl.static_range(j):
-            row = row * t2 + FALL[j - 1][j - 1 - down]
+        for down in tl.static_range(TERMS - back + 1):  # i = j - down
+            row = row * t2 + SERIES[STRIDE * M + TERMS - back - 1][TERMS - back - down]
         total = (total + row) * inverse_s
     return total
 
@@ -87,7 +73,7 @@ def _forward(kappa_ptr, out_ptr, total, d, steps, CUMULANT: tl.constexpr, TERMS:
     if CUMULANT <= 0:  # deficit = D - Lambda: above where nu >= LEAST, else direct, where k is
         x = tl.where(nu >= LEAST, D / (2.0 * tl.where(nu >= LEAST, nu, 1.0)), nu + s - 1.0)
         y = tl.where(nu >= LEAST, 2.0 * x, s - 1.0)
-        above = D * inverse_s * ((1.0 + t) * _fall(t2, inverse_s, TERMS) + _powers(t, 1.0 / high, TERMS))
+        above = D * inverse_s * ((1.0 + t) * _debye_sum(t2, inverse_s, FALL, TERMS) + _powers(t, 1.0 / high, TERMS))
         direct = -nu - _debye_sum(t2, inverse_s, 0, TERMS) - _log_constant(low, high, steps, TERMS)
         deficit = nu * log1p(x) + 0.5 * log1p(y) + tl.where(nu >= LEAST, above, direct)
     if CUMULANT >= 2:
