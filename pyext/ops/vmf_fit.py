@@ -24,7 +24,8 @@ def vmf_fit(z: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
 
     Returns:
         mu (..., d) and kappa (...), of z's dtype. Where m = 0, kappa is 0 and mu the first basis vector; where the points coincide, to rounding,
-        kappa is inf. Differentiable in z and weights as the solution is, :math:`d\kappa=dR/A'(\kappa)`, but not where kappa is 0 or inf.
+        kappa is inf. Differentiable in z and weights as the solution is, :math:`d\kappa=dR/A'(\kappa)`, but not where kappa is 0 or inf; the
+        gradient in z has no component that scales all points alike.
 
     Raises:
         ValueError: on wrong shapes, dtypes or devices and, on a CPU, vectors that are not unit, or negative, non-finite or vanishing weights.
@@ -44,7 +45,8 @@ def vmf_fit(z: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
 
     mean = (share[..., None, :] @ z)[..., 0, :]                                              # (..., d)
     length = torch.linalg.vector_norm(mean, dim=-1)
-    spread = (share * (z - mean[..., None, :]).square().sum(-1)).sum(-1)                     # 1 - length^2, without cancellation
+    away = torch.linalg.vector_norm(z - mean[..., None, :], dim=-1)                          # (..., n)
+    spread = (share * away * away).sum(-1)                                                   # 1 - length^2, without cancellation
     there = (length > 0)[..., None]
     first = torch.eye(1, d, dtype=z.dtype, device=z.device)[0]
     mu = torch.where(there, mean / torch.where(there, length[..., None], 1.0), first)
