@@ -1,4 +1,4 @@
-"""The vMF log normaliser and, as its gradient, the mean resultant length, at d = 512, and at d = 3 for concentrations that need recurrences.
+"""The vMF log normaliser and, as its gradient, the mean resultant length, at d = 512, and at d = 3 where concentrations need recurrences.
 
 scipy's Bessel functions underflow for kappa below 12.9 at d = 512, so there kappa starts at 64.
 """

@@ -2,9 +2,9 @@
 //   order 0: Lambda     1: A = E w = I_{nu+1}(k) / I_nu(k)     2: A' = Var w     3: A''     4: A'''     (nu = d/2 - 1)
 //   order -1: k A - Lambda, the Legendre transform of Lambda at A and the divergence to the uniform law
 //
-// Debye's uniform expansion, I_nu(k) ~ exp(s) (k / (nu + s))^nu (2 pi s)^-1/2 sum_j u_j(t) / nu^j with s = hypot(nu, k), t = nu / s, taken in
-// logarithm: log sum_j u_j(t) / nu^j = phi(t) = sum_j s^-j P_j(t^2), P_j of degree j. In this form it is an expansion in 1/s that holds as well at
-// nu = 0. Every derivative in k comes from ds/dk = k/s and dt/dk = -t k/s^2, so from the sums L_m = (t d/dt)^m phi.
+// Debye's uniform expansion, I_nu(k) ~ exp(s) (k / (nu + s))^nu (2 pi s)^-1/2 sum_j u_j(t) / nu^j with s = hypot(nu, k), t = nu / s, taken
+// in logarithm: log sum_j u_j(t) / nu^j = phi(t) = sum_j s^-j P_j(t^2), P_j of degree j. In this form it is an expansion in 1/s, and holds
+// at nu = 0 too. Every derivative in k comes from ds/dk = k/s and dt/dk = -t k/s^2, so from the sums L_m = (t d/dt)^m phi.
 //   k >= 32, or nu >= 32     the expansion at nu itself
 //   elsewhere                at nu + steps >= 32, and downward by A_nu = k / (2 nu + 2 + k A_{nu+1}) and its derivatives
 // Nothing is subtracted that cancels and no Bessel function is evaluated: 1e-12 holds at any d >= 2 and kappa, 0 and infinity among them.
@@ -134,8 +134,9 @@ TS_HD void vmf_expand(const VmfPoint& p, double& half, double& A, double& A1, do
       A2 = -p.r * i * i * i * H;
       if constexpr (ORDER >= 4) {
         const double L4 = debye_sum<4, terms>(t2, i);
-        const double slope = r2 * L4 - p.nu * t * (3 + t) * once * once * once - 16 * t2 * half - (18 * t2 - 2 * r2) * L2 - (5 * t2 - 3 * r2) * L3;
-        A3 = i * i * i * i * ((3 * r2 - t2) * H + r2 * slope);  // slope = t dH/dt
+        const double cubed = p.nu * t * (3 + t) * once * once * once;
+        const double slope = r2 * L4 - cubed - 16 * t2 * half - (18 * t2 - 2 * r2) * L2 - (5 * t2 - 3 * r2) * L3;  // t dH/dt
+        A3 = i * i * i * i * ((3 * r2 - t2) * H + r2 * slope);
       }
     }
   }
@@ -180,7 +181,8 @@ TS_HD void vmf_descend(double k, double m, double inverse_m, double& product, do
 }
 
 template <int ORDER>
-TS_HD double vmf_value(const VmfPoint& p, bool shifted, double deficit, double product, double half, double A, double A1, double A2, double A3) {
+TS_HD double vmf_value(const VmfPoint& p, bool shifted, double deficit, double product, double half, double A, double A1, double A2,
+                       double A3) {
   if constexpr (ORDER <= 1) A /= 1 + product;
   if constexpr (ORDER <= 0) {
     const double cgf = p.D - deficit + log1p_positive(product);

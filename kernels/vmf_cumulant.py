@@ -10,7 +10,8 @@ from ._launch import check, launch
 from .elementary import hypot, log1p
 
 BLOCK = 128
-# [STRIDE M + j - 1][i] belongs to t^(2i) s^-j in L_M = (t d/dt)^M phi, M = 0 .. 4, and for M = FALL in the series of (P_j(1) - P_j(t^2)) / (1 - t^2)
+# [STRIDE M + j - 1][i] belongs to t^(2i) s^-j: for M = 0 .. 4 in L_M = (t d/dt)^M phi, for M = FALL in the sum of
+# (P_j(1) - P_j(t^2)) / (1 - t^2)
 STRIDE, FALL = tl.constexpr(len(POLYNOMIALS)), tl.constexpr(5)
 DERIVATIVES = [tuple(c * (j + 1 + 2 * i) ** m for i, c in enumerate(p)) for m in range(5) for j, p in enumerate(POLYNOMIALS)]
 SERIES = tl.constexpr((*DERIVATIVES, *((*q, 0.0) for q in DIFFERENCES)))

@@ -49,7 +49,7 @@ def test_random_dimensions_and_concentrations():
 
 @pytest.mark.parametrize("d", [2, 3, 16, 80, 512, 4096])
 def test_public_functions_and_two_derivatives(d):
-    """Values, first and second derivatives. Entropy and log normaliser have zeros: their errors are relative to the sum of their two parts."""
+    """Values, first and second derivatives. Entropy and log normaliser have zeros: errors are relative to the sum of their two parts."""
     area = exact.log_area(d)
     for kappa in KAPPAS:
         with mp.workdps(exact.DIGITS):

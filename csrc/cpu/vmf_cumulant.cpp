@@ -45,7 +45,8 @@ inline void cumulant_range(const T* kappa, T* out, const VmfOrder& o, int64_t be
         }
       }
     for (int l = 0; l < kLanes; ++l) {
-      const double value = vmf_value<ORDER>(VmfPoint(k[l], nu[l]), k[l] < least, deficit[l], product[l], half[l], A[l], A1[l], A2[l], A3[l]);
+      const VmfPoint p(k[l], nu[l]);
+      const double value = vmf_value<ORDER>(p, k[l] < least, deficit[l], product[l], half[l], A[l], A1[l], A2[l], A3[l]);
       result[l] = vmf_at_ends<ORDER>(kappas[l], value, o);
     }
     for (int l = 0; l < count; ++l) out[first + l] = T(result[l]);

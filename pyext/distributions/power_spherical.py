@@ -112,14 +112,14 @@ class PowerSpherical(Distribution):
         return self.concentration.double(), (self.dim - 1) / 2
 
     def _variances(self) -> tuple[Tensor, Tensor]:
-        """Along mu, 4 ab / (s^2 (s + 1)) with a = b + kappa, s = a + b; across it, E(1 - w^2) / (d - 1) = 2 a / (s (s + 1)) in each direction."""
+        """Along mu, 4 a b / (s^2 (s + 1)) with a = b + kappa, s = a + b; across it, E(1 - w^2) / (d - 1) = 2 a / (s (s + 1))."""
         kappa, b = self._kappa_and_half()
         a, s = b + kappa, 2 * b + kappa
         across = 2 * a / (s * (s + 1))
         return (across * 2 * b / s).to(self.loc.dtype), across.to(self.loc.dtype)
 
     def _log_mean_power(self) -> Tensor:
-        """log E_uniform ((1 + w)/2)^kappa = log Gamma(b + kappa) Gamma(2b) / (Gamma(b) Gamma(2b + kappa)), paired by what is close together."""
+        """log E_uniform ((1 + w)/2)^kappa = log Gamma(b + kappa) Gamma(2b) / (Gamma(b) Gamma(2b + kappa)), paired by what is close."""
         kappa, b = self._kappa_and_half()
         b = torch.full_like(kappa, b)
         by_kappa = log_gamma_ratio(b, kappa) - log_gamma_ratio(2 * b, kappa)

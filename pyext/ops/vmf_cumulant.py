@@ -46,8 +46,8 @@ def vmf_mean_resultant(kappa: Tensor, d: int, *, backend: str | None = None) -> 
 
 
 def vmf_entropy(kappa: Tensor, d: int, *, backend: str | None = None) -> Tensor:
-    r"""Differential entropy in nats, :math:`\log S-KL`, KL that to the uniform law; -inf at infinite kappa. It has a zero: the error is below
-    1e-12 of :math:`|\log S|+KL`. Three times differentiable; arguments and errors as `vmf_log_normalizer`."""
+    r"""Differential entropy in nats, :math:`\log S-KL`, KL that to the uniform law; -inf at infinite kappa. It has a zero: the error is
+    below 1e-12 of :math:`|\log S|+KL`. Three times differentiable; arguments and errors as `vmf_log_normalizer`."""
     return log_sphere_area(d) - _cumulant("vmf_entropy", kappa, d, KL, backend)
 
 
@@ -58,8 +58,8 @@ def vmf_kl_uniform(kappa: Tensor, d: int, *, backend: str | None = None) -> Tens
 
 
 def vmf_variance(kappa: Tensor, d: int, *, backend: str | None = None) -> Tensor:
-    r"""Variance of :math:`w=\mu\cdot z`, :math:`A'=1-A^2-(d-1)A/\kappa`, without that difference's cancellation. Relative error below 1e-12,
-    twice differentiable; arguments and errors as `vmf_log_normalizer`."""
+    r"""Variance of :math:`w=\mu\cdot z`, :math:`A'=1-A^2-(d-1)A/\kappa`, without that difference's cancellation. Relative error below
+    1e-12, twice differentiable; arguments and errors as `vmf_log_normalizer`."""
     return _cumulant("vmf_variance", kappa, d, 2, backend)
 
 

@@ -23,15 +23,16 @@ def vmf_fit(z: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
         weights: nonnegative, broadcastable to (..., n), not all 0; only their ratios count. Default uniform.
 
     Returns:
-        mu (..., d) and kappa (...), of z's dtype. Where m = 0, kappa is 0 and mu the first basis vector; where the points coincide, to rounding,
-        kappa is inf. Differentiable in z and weights as the solution is, :math:`d\kappa=dR/A'(\kappa)`, but not where kappa is 0 or inf; the
-        gradient in z has no component that scales all points alike.
+        mu (..., d) and kappa (...), of z's dtype. Where m = 0, kappa is 0 and mu the first basis vector; where the points coincide, to
+        rounding, kappa is inf. Differentiable in z and weights as the solution is, :math:`d\kappa=d\bar R/A'(\kappa)`, but not where kappa
+        is 0 or inf; the gradient in z has no component that scales all points alike.
 
     Raises:
-        ValueError: on wrong shapes, dtypes or devices and, on a CPU, vectors that are not unit, or negative, non-finite or vanishing weights.
+        ValueError: on wrong shapes, dtypes or devices and, on a CPU, vectors that are not unit, or negative, non-finite or vanishing
+            weights.
 
-    Source: Amos, *Computation of modified Bessel functions and their ratios*, 1974; Hornik and Grün, *On maximum likelihood estimation of the
-    concentration parameter of von Mises–Fisher distributions*, 2014.
+    Source: Amos, *Computation of modified Bessel functions and their ratios*, 1974; Hornik and Grün, *On maximum likelihood estimation of
+    the concentration parameter of von Mises–Fisher distributions*, 2014.
     """
     name = "vmf_fit"
     dtype = check_floating(name, z=z, weights=weights)
