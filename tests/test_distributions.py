@@ -245,12 +245,24 @@ def test_invalid_arguments(directed):
     for loc in (torch.tensor(1.0), torch.ones(3, 1), [1.0, 0.0]):
         with pytest.raises(ValueError, match=f"{name}: loc: expected a tensor"):
             directed(loc, 1.0)
+    for k in (None, "high"):
+        with pytest.raises(ValueError, match=f"{name}: concentration: expected a tensor or a number, got {k!r}"):
+            directed(torch.eye(3), k)
     with pytest.raises(ValueError, match=f"{name}: loc: expected a floating dtype, got torch.int64"):
         directed(torch.tensor([1, 0]), 1.0)
     with pytest.raises(ValueError, match=f"{name}: concentration: expected a shape that broadcasts"):
         directed(torch.eye(3), torch.ones(2))
     with pytest.raises(ValueError, match=f"{name}: concentration: expected device cpu as loc, got meta"):
         directed(torch.eye(3), torch.ones(3, device="meta"))
+
+
+def test_infinite_concentrations(unit):
+    """A von Mises-Fisher law is then its mean direction; a Power Spherical law is refused."""
+    law = ts.VonMisesFisher(unit(3), math.inf)
+    assert torch.equal(law.sample((2,)), law.loc.expand(2, 3)) and torch.equal(law.mean, law.loc)
+    assert law.entropy() == -math.inf and (law.variance == 0).all()
+    with pytest.raises(ValueError, match=r"FiniteNonnegative\(\)"):
+        ts.PowerSpherical(unit(3), math.inf)
 
 
 def test_invalid_uniform():

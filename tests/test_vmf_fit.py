@@ -137,6 +137,13 @@ def test_compile(unit):
         torch.testing.assert_close(got, expected)
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_vmap(unit):
+    z = unit(3, 8, 5)
+    for got, expected in zip(torch.func.vmap(ts.vmf_fit)(z), ts.vmf_fit(z), strict=True):
+        torch.testing.assert_close(got, expected)
+
+
 def test_bad_input(unit):
     z = unit(5, 3)
     for arguments, message in [

@@ -12,7 +12,10 @@ def direction_and_concentration(law: str, loc: Tensor, concentration: Tensor | f
         raise ValueError(f"{law}: loc: expected a floating dtype, got {loc.dtype}")
     if isinstance(concentration, Tensor) and concentration.dim() and concentration.device != loc.device:
         raise ValueError(f"{law}: concentration: expected device {loc.device} as loc, got {concentration.device}")
-    concentration = torch.as_tensor(concentration, dtype=loc.dtype, device=loc.device)
+    try:
+        concentration = torch.as_tensor(concentration, dtype=loc.dtype, device=loc.device)
+    except (TypeError, RuntimeError, ValueError):
+        raise ValueError(f"{law}: concentration: expected a tensor or a number, got {concentration!r}") from None
     try:
         batch_shape = torch.broadcast_shapes(loc.shape[:-1], concentration.shape)
     except RuntimeError:

@@ -18,7 +18,15 @@ class _UnitSphere(constraints.Constraint):
         return "UnitSphere()"
 
 
-unit_sphere = _UnitSphere()
+class _FiniteNonnegative(constraints.Constraint):
+    def check(self, value: Tensor) -> Tensor:
+        return (value >= 0) & value.isfinite()
+
+    def __repr__(self) -> str:
+        return "FiniteNonnegative()"
+
+
+unit_sphere, finite_nonnegative = _UnitSphere(), _FiniteNonnegative()
 
 
 def check_one_dimension(p: Distribution, q: Distribution) -> None:

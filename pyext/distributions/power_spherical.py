@@ -2,13 +2,13 @@
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints, register_kl
+from torch.distributions import Distribution, register_kl
 
 from .._checks import compute_dtype
 from ..ops.vmf_cumulant import log_sphere_area, vmf_cgf
 from ._gamma import digamma_difference, log_gamma_ratio
 from ._parameters import direction_and_concentration
-from .constraints import check_one_dimension, unit_sphere
+from .constraints import check_one_dimension, finite_nonnegative, unit_sphere
 from .hyperspherical_uniform import HypersphericalUniform
 from .von_mises_fisher import VonMisesFisher
 
@@ -17,11 +17,11 @@ class PowerSpherical(Distribution):
     r"""Density proportional to :math:`(1+\mu\cdot z)^\kappa` on the unit sphere of :math:`R^d`, for any d >= 2 and kappa >= 0.
 
     With :math:`b=(d-1)/2`, :math:`(1+\mu\cdot z)/2` is :math:`Beta(b+\kappa,b)`: draws need no rejection, and all moments are elementary.
-    At large kappa it is close to a von Mises–Fisher law of concentration kappa/2. kappa must be finite.
+    At large kappa it is close to a von Mises–Fisher law of concentration kappa/2.
 
     Args:
         loc: mean direction :math:`\mu`, unit vectors (..., d).
-        concentration: :math:`\kappa` >= 0, broadcastable to (...); 0 is the uniform law.
+        concentration: :math:`\kappa` >= 0 and finite, broadcastable to (...); 0 is the uniform law.
         validate_args: check arguments and values; default as in torch.distributions.
 
     `rsample` is differentiable in both: in kappa by the implicit gradient of torch's gamma draws, in mu by the reflection that carries the
@@ -31,7 +31,7 @@ class PowerSpherical(Distribution):
     Source: De Cao and Aziz, *The Power Spherical distribution*, 2020.
     """
 
-    arg_constraints = {"loc": unit_sphere, "concentration": constraints.nonnegative}
+    arg_constraints = {"loc": unit_sphere, "concentration": finite_nonnegative}
     support = unit_sphere
     has_rsample = True
 

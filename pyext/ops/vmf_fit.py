@@ -72,8 +72,10 @@ def _shares(name: str, weights: Tensor, z: Tensor) -> Tensor:
 class _Solve(torch.autograd.Function):
     """kappa with A_d(kappa) = R, from R and v = 1 - R^2 in float64; inf where v < floor^2."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, R: Tensor, v: Tensor, d: int, floor: float) -> Tensor:
+    def forward(R: Tensor, v: Tensor, d: int, floor: float) -> Tensor:
         cumulant = torch.ops.transphere.vmf_cumulant
         n, nu = d - 1, d / 2 - 1
         coincide = v < floor * floor
@@ -89,10 +91,12 @@ class _Solve(torch.autograd.Function):
             A2 = -2 * A * A1 - n * (A1 - A / at) / at
             step = excess / (A1 - 0.5 * excess * A2 / A1)
             k = torch.where(k > 0, torch.minimum(torch.maximum(at - step, low), high), 0.0)
-        k = torch.where(coincide, torch.inf, k)
-        ctx.d = d
-        ctx.save_for_backward(k)
-        return k
+        return torch.where(coincide, torch.inf, k)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.d = inputs[2]
+        ctx.save_for_backward(output)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:

@@ -74,7 +74,7 @@ def cumulant(kappa: Tensor, d: int, order: int) -> Tensor:
     r, t, D = k / s, nu / s, k * (k / (s + nu))                                              # D = s - nu
     r2, t2, terms = r * r, t * t, TERMS[order]
     half = 0.5 + _log_derivative(1, terms, t2, s)
-    A = k / (s + nu) - r / s * half
+    A = [k / (s + nu) - r / s * half]  # and its derivatives, as many as the order asks for
 
     if order <= 0:
         inverse, powers, tail = 1 / nu.clamp(min=LEAST), torch.zeros_like(t), 0
@@ -85,43 +85,39 @@ def cumulant(kappa: Tensor, d: int, order: int) -> Tensor:
         above = nu * torch.log1p(D / (2 * nu)) + 0.5 * torch.log1p(D / nu) + D / s * ((1 + t) * fall + powers)
         direct = nu * torch.log(nu + s) - nu + 0.5 * torch.log(s) - _log_derivative(0, terms, t2, s) - log_constant(d)
         rest = torch.where(nu >= LEAST, above, direct)                                       # D - Lambda
-        kl = rest - r2 * half
     if order >= 2:
         L2 = _log_derivative(2, terms, t2, s)
-        A1 = (nu / (1 + t) + (r2 - t2) * half + r2 * L2) / s / s
+        A.append((nu / (1 + t) + (r2 - t2) * half + r2 * L2) / s / s)
     if order >= 3:
         L3 = _log_derivative(3, terms, t2, s)
         H = nu * (2 + t) / (1 + t) ** 2 + 2 * (r2 - 3 * t2) * half + 3 * (r2 - t2) * L2 + r2 * L3
-        A2 = -r * H / s / s / s
+        A.append(-r * H / s / s / s)
     if order == 4:
         L4 = _log_derivative(4, terms, t2, s)
-        H_t = -nu * t * (3 + t) / (1 + t) ** 3 - 16 * t2 * half - (18 * t2 - 2 * r2) * L2 - (5 * t2 - 3 * r2) * L3 + r2 * L4
-        A3 = ((3 * r2 - t2) * H + r2 * H_t) / s / s / s / s
+        slope = -nu * t * (3 + t) / (1 + t) ** 3 - 16 * t2 * half - (18 * t2 - 2 * r2) * L2 - (5 * t2 - 3 * r2) * L3 + r2 * L4  # t dH/dt
+        A.append(((3 * r2 - t2) * H + r2 * slope) / s / s / s / s)
 
     product = torch.zeros_like(k)  # prod(1 + k A / m) - 1
     for i in reversed(range(steps)):  # from order low + i + 1 to low + i
         m = 2 * (low + i + 1)
-        M = m + k * A
-        product, B = torch.where(shifted, product + k * A / m * (1 + product), product), torch.where(shifted, k / M, A)
+        M = m + k * A[0]
+        product = torch.where(shifted, product + k * A[0] / m * (1 + product), product)
+        B = [k / M]
         if order >= 2:
-            M1, B1 = A + k * A1, torch.where(shifted, (m - k * k * A1) / (M * M), A1)
+            M1 = A[0] + k * A[1]
+            B.append((m - k * k * A[1]) / (M * M))
         if order >= 3:
-            M2, B2 = 2 * A1 + k * A2, None
-            B2 = torch.where(shifted, -(B * M2 + 2 * B1 * M1) / M, A2)
+            M2 = 2 * A[1] + k * A[2]
+            B.append(-(B[0] * M2 + 2 * B[1] * M1) / M)
         if order == 4:
-            A3 = torch.where(shifted, -(B * (3 * A2 + k * A3) + 3 * B1 * M2 + 3 * B2 * M1) / M, A3)
-        A = B
-        if order >= 2:
-            A1 = B1
-        if order >= 3:
-            A2 = B2
+            B.append(-(B[0] * (3 * A[2] + k * A[3]) + 3 * B[1] * M2 + 3 * B[2] * M1) / M)
+        A = [torch.where(shifted, new, old) for new, old in zip(B, A, strict=True)]
 
-    if order == 0:
-        result = torch.where(shifted, D - rest + torch.log1p(product), D - rest)
-    elif order == KL:
-        result = torch.where(shifted, k * A - (D - rest + torch.log1p(product)), kl)
+    if order >= 1:
+        result = A[order - 1]
     else:
-        result = (A, A1 if order >= 2 else A, A2 if order >= 3 else A, A3 if order == 4 else A)[order - 1]
+        cgf = D - rest + torch.log1p(product)
+        result = cgf if order == 0 else torch.where(shifted, k * A[0] - cgf, rest - r2 * half)
     at_zero = (0.0, 0.0, 0.0, 1 / d, 0.0, -6 / (d * d * (d + 2)))[order + 1]
     at_infinity = (torch.inf, torch.inf, 1.0, 0.0, 0.0, 0.0)[order + 1]
     result = torch.where(kappa == 0, at_zero, torch.where(torch.isinf(kappa), at_infinity, result))
