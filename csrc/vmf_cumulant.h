@@ -87,13 +87,13 @@ TS_HD double debye_sum(double x, double inverse_s) {
 }
 
 // What depends on the dimension alone.
-struct VmfOrder {
+struct VmfDimension {
   double low, high;  // d/2 - 1, and the order at which the expansion holds for every k
   int steps;         // between them
   double log_constant = 0;
   double at_one[kDifferenceTerms] = {};  // sum_j P_j(1) high^-j (1 + t + .. + t^(j-1)), by powers of t
 
-  TS_HD explicit VmfOrder(int64_t d) : low(0.5 * double(d) - 1), high(low), steps(0) {
+  TS_HD explicit VmfDimension(int64_t d) : low(0.5 * double(d) - 1), high(low), steps(0) {
     if (low < kDebyeLeast) steps = int(ceil(kDebyeLeast - low)), high = low + steps;
   }
 
@@ -144,7 +144,7 @@ TS_HD void vmf_expand(const VmfPoint& p, double& half, double& A, double& A1, do
 
 // D - Lambda at nu >= kDebyeLeast: phi(t) - phi(1) is summed as a difference, so that small k keeps its digits.
 template <int ORDER, bool HIGH>
-TS_HD double vmf_deficit_above(const VmfPoint& p, const VmfOrder& o) {
+TS_HD double vmf_deficit_above(const VmfPoint& p, const VmfDimension& o) {
   constexpr int terms = debye_terms(ORDER, HIGH);
   double powers = o.at_one[terms - 1];
   for (int l = terms - 2; l >= 0; --l) powers = powers * p.t + o.at_one[l];
@@ -155,7 +155,7 @@ TS_HD double vmf_deficit_above(const VmfPoint& p, const VmfOrder& o) {
 
 // The same at k >= kDebyeLeast and any nu.
 template <int ORDER>
-TS_HD double vmf_deficit_direct(const VmfPoint& p, const VmfOrder& o) {
+TS_HD double vmf_deficit_direct(const VmfPoint& p, const VmfDimension& o) {
   const double s = p.nu + p.D, phi = debye_sum<0, debye_terms(ORDER, false)>(p.t * p.t, p.inverse_s);
   return p.nu * (log1p_positive(p.nu + s - 1) - 1) + 0.5 * log1p_positive(s - 1) - phi - o.log_constant;
 }
@@ -193,7 +193,7 @@ TS_HD double vmf_value(const VmfPoint& p, bool shifted, double deficit, double p
 
 // The value at 0, at infinity, of NaN and of negative kappa.
 template <int ORDER>
-TS_HD double vmf_at_ends(double kappa, double value, const VmfOrder& o) {
+TS_HD double vmf_at_ends(double kappa, double value, const VmfDimension& o) {
   const double d = 2 * o.low + 2;
   const double zero = ORDER == 2 ? 1 / d : ORDER == 4 ? -6 / (d * d * (d + 2)) : 0, infinity = ORDER <= 0 ? INFINITY : ORDER == 1 ? 1 : 0;
   value = kappa > kLargest ? infinity : value;
@@ -203,7 +203,7 @@ TS_HD double vmf_at_ends(double kappa, double value, const VmfOrder& o) {
 TS_HD double vmf_regular(double kappa) { return kappa > 0 && kappa <= kLargest ? kappa : 1; }
 
 template <int ORDER>
-TS_HD double vmf_cumulant(double kappa, const VmfOrder& o) {
+TS_HD double vmf_cumulant(double kappa, const VmfDimension& o) {
   const double k = vmf_regular(kappa);
   const bool shifted = o.steps > 0 && k < kDebyeLeast;
   const VmfPoint p(k, shifted ? o.high : o.low);
@@ -217,7 +217,7 @@ TS_HD double vmf_cumulant(double kappa, const VmfOrder& o) {
 
 // Orders 1 to 3, for kernels that need one value in passing.
 TS_HD double vmf_cumulant(double kappa, int64_t d, int order) {
-  const VmfOrder o(d);
+  const VmfDimension o(d);
   return order == 1 ? vmf_cumulant<1>(kappa, o) : order == 2 ? vmf_cumulant<2>(kappa, o) : vmf_cumulant<3>(kappa, o);
 }
 
@@ -236,11 +236,11 @@ void dispatch_vmf_order(int order, F&& f) {
 
 // out[i] = the cumulant at kappa[i], computed in double, for i in [begin, end).
 template <typename T>
-void vmf_cumulant_cpu(const T* kappa, T* out, const VmfOrder& o, int order, int64_t begin, int64_t end);
+void vmf_cumulant_cpu(const T* kappa, T* out, const VmfDimension& o, int order, int64_t begin, int64_t end);
 
 #ifdef TS_CUDA
 template <typename T>
-cudaError_t vmf_cumulant_cuda(const T* kappa, T* out, int64_t n, const VmfOrder& o, int order, cudaStream_t stream);
+cudaError_t vmf_cumulant_cuda(const T* kappa, T* out, int64_t n, const VmfDimension& o, int order, cudaStream_t stream);
 #endif
 
 }  // namespace transphere

@@ -6,7 +6,7 @@ namespace transphere {
 namespace {
 
 template <int ORDER, bool HIGH, typename T>
-inline void cumulant_range(const T* kappa, T* out, const VmfOrder& o, int64_t begin, int64_t end) {
+inline void cumulant_range(const T* kappa, T* out, const VmfDimension& o, int64_t begin, int64_t end) {
   for (int64_t first = begin; first < end; first += kLanes) {
     const int64_t count = std::min<int64_t>(kLanes, end - first);
     alignas(64) double kappas[kLanes], k[kLanes], nu[kLanes], half[kLanes] = {}, deficit[kLanes] = {}, product[kLanes] = {};
@@ -54,7 +54,7 @@ inline void cumulant_range(const T* kappa, T* out, const VmfOrder& o, int64_t be
 }
 
 template <typename T>
-inline void any_range(const T* kappa, T* out, const VmfOrder& o, int order, int64_t begin, int64_t end) {
+inline void any_range(const T* kappa, T* out, const VmfDimension& o, int order, int64_t begin, int64_t end) {
   dispatch_vmf_order(order, [&](auto n) {
     if (o.low >= kDebyeHigh)
       cumulant_range<decltype(n)::value, true>(kappa, out, o, begin, end);
@@ -67,7 +67,7 @@ inline void any_range(const T* kappa, T* out, const VmfOrder& o, int order, int6
 
 #define TS_INSTANTIATE(T)                                                                                                            \
   template <>                                                                                                                        \
-  TS_EVERY_ISA void vmf_cumulant_cpu(const T* kappa, T* out, const VmfOrder& o, int order, int64_t begin, int64_t end) {             \
+  TS_EVERY_ISA void vmf_cumulant_cpu(const T* kappa, T* out, const VmfDimension& o, int order, int64_t begin, int64_t end) {             \
     any_range(kappa, out, o, order, begin, end);                                                                                     \
   }
 TS_INSTANTIATE(float)

@@ -7,7 +7,7 @@ namespace transphere {
 namespace {
 
 template <int ORDER, typename T>
-__global__ void vmf_cumulant_kernel(const T* __restrict__ kappa, T* __restrict__ out, int64_t n, VmfOrder o) {
+__global__ void vmf_cumulant_kernel(const T* __restrict__ kappa, T* __restrict__ out, int64_t n, VmfDimension o) {
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += int64_t(gridDim.x) * blockDim.x)
     out[i] = T(vmf_cumulant<ORDER>(double(kappa[i]), o));
 }
@@ -15,7 +15,7 @@ __global__ void vmf_cumulant_kernel(const T* __restrict__ kappa, T* __restrict__
 }  // namespace
 
 template <typename T>
-cudaError_t vmf_cumulant_cuda(const T* kappa, T* out, int64_t n, const VmfOrder& o, int order, cudaStream_t stream) {
+cudaError_t vmf_cumulant_cuda(const T* kappa, T* out, int64_t n, const VmfDimension& o, int order, cudaStream_t stream) {
   if (n == 0) return cudaSuccess;
   cudaError_t error = cudaSuccess;
   dispatch_vmf_order(order, [&](auto ORDER) {
@@ -24,7 +24,7 @@ cudaError_t vmf_cumulant_cuda(const T* kappa, T* out, int64_t n, const VmfOrder&
   return error;
 }
 
-template cudaError_t vmf_cumulant_cuda(const float*, float*, int64_t, const VmfOrder&, int, cudaStream_t);
-template cudaError_t vmf_cumulant_cuda(const double*, double*, int64_t, const VmfOrder&, int, cudaStream_t);
+template cudaError_t vmf_cumulant_cuda(const float*, float*, int64_t, const VmfDimension&, int, cudaStream_t);
+template cudaError_t vmf_cumulant_cuda(const double*, double*, int64_t, const VmfDimension&, int, cudaStream_t);
 
 }  // namespace transphere

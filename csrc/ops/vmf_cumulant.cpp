@@ -11,7 +11,7 @@ Tensor forward(const Tensor& kappa_, int64_t d, int64_t order) {
   STD_TORCH_CHECK(order >= kDivergence && order <= 4, "vmf_cumulant: expected order -1 to 4, got ", order);
   const On on(kappa_);
   const Tensor kappa = torch::stable::contiguous(kappa_), result = torch::stable::empty_like(kappa);
-  VmfOrder o(d);
+  VmfDimension o(d);
   if (order <= 0) o.prepare_logarithm();
   dispatch_float(kappa, "vmf_cumulant", [&](auto t) {
     using T = decltype(t);
