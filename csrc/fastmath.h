@@ -1,5 +1,5 @@
 // Branch-free elementary functions that the compiler can vectorise. Minimax polynomials fitted for this library; the
-// bounds are over all float32 arguments in the stated range. The double versions are libm's.
+// bounds are over all float32 arguments in the stated range. The double versions are libm's, but for log1p_positive.
 #pragma once
 #include <cmath>
 #include <cstring>
@@ -30,6 +30,38 @@ TS_HD float log_positive(float v) {
   return (p * f2 * f - 0.5f * f2) + f + float(exponent) * 0.693147181f;
 }
 TS_HD double log_positive(double v) { return std::log(v); }
+
+// log(1 + x), x >= 0 and finite; relative error below 2e-16. atanh's series in f / (2 + f), for 1 + x = 2^e (1 + f), f in [-.3, .42].
+TS_HD double log1p_positive(double x) {
+#ifdef __CUDA_ARCH__
+  return log1p(x);
+#else
+  const double u = 1 + x, rounded = x - (u - 1);
+  uint64_t bits;
+  std::memcpy(&bits, &u, 8);
+  bits += 0x3FF0000000000000 - 0x3FE6A09E667F3BCD;  // split at sqrt(1/2)
+  uint64_t exponent_bits = (bits >> 52) | 0x4330000000000000;  // 2^52 + the biased exponent, as a double
+  uint64_t mantissa_bits = (bits & 0x000FFFFFFFFFFFFF) + 0x3FE6A09E667F3BCD;
+  double e, m;
+  std::memcpy(&e, &exponent_bits, 8);
+  std::memcpy(&m, &mantissa_bits, 8);
+  e -= 4503599627370496.0 + 1023;
+  const double f = m - 1, s = f / (2 + f), z = s * s;  // z <= .0295
+  double p = 2.0 / 21;
+  p = p * z + 2.0 / 19;
+  p = p * z + 2.0 / 17;
+  p = p * z + 2.0 / 15;
+  p = p * z + 2.0 / 13;
+  p = p * z + 2.0 / 11;
+  p = p * z + 2.0 / 9;
+  p = p * z + 2.0 / 7;
+  p = p * z + 2.0 / 5;
+  p = p * z + 2.0 / 3;
+  const double half_square = 0.5 * f * f;
+  const double low = e * 1.9082149292705877e-10 + rounded / u;  // log 2 in two parts; what 1 + x lost
+  return e * 0.6931471803691238 + (f - (half_square - (s * (half_square + z * p) + low)));
+#endif
+}
 
 // sin and cos of 2 pi (u + 2^-25), u a multiple of 2^-24 in [0, 1): the middle of u's cell, so that neither is ever 0. Absolute error below 1e-7.
 TS_HD void sincos_midpoint(float u, float& sine, float& cosine) {

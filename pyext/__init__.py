@@ -6,16 +6,18 @@ __version__ = version("transphere")
 
 from . import losses
 from ._library import build_info
-from .distributions import HypersphericalUniform, VonMisesFisher
+from .distributions import HypersphericalUniform, PowerSpherical, VonMisesFisher
 from .ops.circular_wasserstein import circular_wasserstein
 from .ops.frechet_mean import chordal_mean, frechet_mean
 from .ops.great_circles import great_circles
 from .ops.sliced_wasserstein import sliced_wasserstein_sphere, sliced_wasserstein_sphere_pairs
 from .ops.vmf_cumulant import vmf_entropy, vmf_kl_uniform, vmf_log_normalizer, vmf_mean_resultant, vmf_variance
+from .ops.vmf_fit import vmf_fit
 from .ops.vmf_sample import vmf_sample
 
 __all__ = [
     "HypersphericalUniform",
+    "PowerSpherical",
     "VonMisesFisher",
     "build_info",
     "chordal_mean",
@@ -26,6 +28,7 @@ __all__ = [
     "sliced_wasserstein_sphere",
     "sliced_wasserstein_sphere_pairs",
     "vmf_entropy",
+    "vmf_fit",
     "vmf_kl_uniform",
     "vmf_log_normalizer",
     "vmf_mean_resultant",

@@ -98,6 +98,7 @@ ENTRY = {
     "loss_step": (ts.losses.Harnessed, "forward"),
     "sliced_wasserstein": (ts, "sliced_wasserstein_sphere"),
     "vmf_cumulant": (ts, "vmf_log_normalizer"),
+    "vmf_fit": (ts, "vmf_fit"),
     "vmf_sample": (ts, "vmf_sample"),
 }
 

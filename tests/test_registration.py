@@ -106,6 +106,7 @@ def test_what_a_triton_kernel_does_not_serve_goes_to_the_reference():
 CALLS = {
     "vmf_sample": lambda x: ts.vmf_sample(x, torch.full(x.shape[:-1], 20.0), 4, seed=1),
     "vmf_entropy": lambda x: ts.vmf_entropy(x.square().sum(-1) + x[..., 0].abs(), 16),
+    "vmf_fit": lambda x: ts.vmf_fit(x)[1],
     "circular_wasserstein": lambda x: ts.circular_wasserstein(x, x.flip(0) * 0.7),
     "sliced_wasserstein_sphere": lambda x: ts.sliced_wasserstein_sphere(x[:3], x[3:], 8),
     "harnessed": lambda x: ts.losses.Harnessed()({m: ts.VonMisesFisher(x, torch.full((6,), 20.0), validate_args=False) for m in "ab"})[0],
@@ -120,7 +121,7 @@ def test_compile_fullgraph(name):
     result = compiled(x)
     (grad,) = torch.autograd.grad(result.sum(), x)
     assert result.isfinite().all() and grad.isfinite().all()
-    if name in ("vmf_sample", "vmf_entropy", "circular_wasserstein"):
+    if name in ("vmf_sample", "vmf_entropy", "vmf_fit", "circular_wasserstein"):
         torch.testing.assert_close(result, CALLS[name](x))
 
 

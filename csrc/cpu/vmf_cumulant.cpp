@@ -1,13 +1,76 @@
 #include "vmf_cumulant.h"
 
-namespace transphere {
+#include <algorithm>
 
-template <typename T>
-void vmf_cumulant_cpu(const T* kappa, T* out, int64_t d, int order, int64_t begin, int64_t end) {
-  for (int64_t i = begin; i < end; ++i) out[i] = T(vmf_cumulant(double(kappa[i]), d, order));
+namespace transphere {
+namespace {
+
+template <int ORDER, bool HIGH, typename T>
+inline void cumulant_range(const T* kappa, T* out, const VmfDimension& o, int64_t begin, int64_t end) {
+  for (int64_t first = begin; first < end; first += kLanes) {
+    const int64_t count = std::min<int64_t>(kLanes, end - first);
+    alignas(64) double kappas[kLanes], k[kLanes], nu[kLanes], half[kLanes] = {}, deficit[kLanes] = {}, product[kLanes] = {};
+    alignas(64) double A[kLanes] = {}, A1[kLanes] = {}, A2[kLanes] = {}, A3[kLanes] = {}, result[kLanes];
+    for (int l = 0; l < kLanes; ++l) kappas[l] = 1;
+    for (int l = 0; l < count; ++l) kappas[l] = double(kappa[first + l]);
+
+    const double least = o.steps > 0 ? kDebyeLeast : 0;  // below it, lanes are shifted
+    double lowest = kLargest, highest = 0;
+    for (int l = 0; l < kLanes; ++l) {
+      k[l] = vmf_regular(kappas[l]);
+      nu[l] = k[l] < least ? o.high : o.low;
+      lowest = k[l] < lowest ? k[l] : lowest;
+      highest = k[l] > highest ? k[l] : highest;
+    }
+    if (ORDER != 0 || lowest < least)
+      for (int l = 0; l < kLanes; ++l) vmf_expand<ORDER, HIGH>(VmfPoint(k[l], nu[l]), half[l], A[l], A1[l], A2[l], A3[l]);
+    if constexpr (ORDER <= 0) {
+      if (o.low >= kDebyeLeast || lowest < least)
+        for (int l = 0; l < kLanes; ++l) deficit[l] = vmf_deficit_above<ORDER, HIGH>(VmfPoint(k[l], o.high), o);
+      if (o.low < kDebyeLeast && highest >= least)
+        for (int l = 0; l < kLanes; ++l) {
+          const double direct = vmf_deficit_direct<ORDER>(VmfPoint(k[l], o.low), o);
+          deficit[l] = k[l] < least ? deficit[l] : direct;
+        }
+    }
+    if (lowest < least)
+      for (double m = 2 * o.high; m > 2 * o.low + 1; m -= 2) {
+        const double inverse_m = 1 / m;
+        for (int l = 0; l < kLanes; ++l) {
+          double P = product[l], B = A[l], B1 = A1[l], B2 = A2[l], B3 = A3[l];
+          vmf_descend<ORDER>(k[l], m, inverse_m, P, B, B1, B2, B3);
+          const bool shifted = k[l] < least;
+          product[l] = shifted ? P : product[l];
+          A[l] = shifted ? B : A[l], A1[l] = shifted ? B1 : A1[l], A2[l] = shifted ? B2 : A2[l], A3[l] = shifted ? B3 : A3[l];
+        }
+      }
+    for (int l = 0; l < kLanes; ++l) {
+      const VmfPoint p(k[l], nu[l]);
+      const double value = vmf_value<ORDER>(p, k[l] < least, deficit[l], product[l], half[l], A[l], A1[l], A2[l], A3[l]);
+      result[l] = vmf_at_ends<ORDER>(kappas[l], value, o);
+    }
+    for (int l = 0; l < count; ++l) out[first + l] = T(result[l]);
+  }
 }
 
-template void vmf_cumulant_cpu(const float*, float*, int64_t, int, int64_t, int64_t);
-template void vmf_cumulant_cpu(const double*, double*, int64_t, int, int64_t, int64_t);
+template <typename T>
+inline void any_range(const T* kappa, T* out, const VmfDimension& o, int order, int64_t begin, int64_t end) {
+  dispatch_vmf_order(order, [&](auto n) {
+    if (o.low >= kDebyeHigh)
+      cumulant_range<decltype(n)::value, true>(kappa, out, o, begin, end);
+    else
+      cumulant_range<decltype(n)::value, false>(kappa, out, o, begin, end);
+  });
+}
+
+}  // namespace
+
+#define TS_INSTANTIATE(T)                                                                                                            \
+  template <>                                                                                                                        \
+  TS_EVERY_ISA void vmf_cumulant_cpu(const T* kappa, T* out, const VmfDimension& o, int order, int64_t begin, int64_t end) {             \
+    any_range(kappa, out, o, order, begin, end);                                                                                     \
+  }
+TS_INSTANTIATE(float)
+TS_INSTANTIATE(double)
 
 }  // namespace transphere

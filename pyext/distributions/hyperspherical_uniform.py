@@ -2,10 +2,10 @@
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, register_kl
 
 from ..ops.vmf_cumulant import log_sphere_area
-from .constraints import unit_sphere
+from .constraints import check_one_dimension, unit_sphere
 
 
 class HypersphericalUniform(Distribution):
@@ -36,7 +36,14 @@ class HypersphericalUniform(Distribution):
         super().__init__(torch.Size(batch_shape), torch.Size([dim]), validate_args=validate_args)
 
     def expand(self, batch_shape: torch.Size, _instance: Distribution | None = None) -> "HypersphericalUniform":
-        return HypersphericalUniform(self.dim, batch_shape, device=self._device, dtype=self._dtype, validate_args=self._validate_args)
+        new = self._get_checked_instance(HypersphericalUniform, _instance)
+        new.dim, new._device, new._dtype = self.dim, self._device, self._dtype
+        super(HypersphericalUniform, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    def __repr__(self) -> str:
+        return f"HypersphericalUniform(dim: {self.dim}, batch_shape: {tuple(self.batch_shape)})"
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         g = torch.randn(self._extended_shape(torch.Size(sample_shape)), device=self._device, dtype=self._dtype)
@@ -46,7 +53,7 @@ class HypersphericalUniform(Distribution):
         if self._validate_args:
             self._validate_sample(value)
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
-        return value.new_full(shape, -log_sphere_area(self.dim))
+        return (value[..., 0] * 0 - log_sphere_area(self.dim)).expand(shape)                 # constant, and differentiable as such
 
     def entropy(self) -> Tensor:
         return torch.full(self.batch_shape, log_sphere_area(self.dim), device=self._device, dtype=self._dtype)
@@ -62,3 +69,9 @@ class HypersphericalUniform(Distribution):
     @property
     def covariance_matrix(self) -> Tensor:
         return (torch.eye(self.dim, device=self._device, dtype=self._dtype) / self.dim).expand(*self.batch_shape, self.dim, self.dim)
+
+
+@register_kl(HypersphericalUniform, HypersphericalUniform)
+def _kl_uniform_uniform(p: HypersphericalUniform, q: HypersphericalUniform) -> Tensor:
+    check_one_dimension(p, q)
+    return torch.zeros(torch.broadcast_shapes(p.batch_shape, q.batch_shape), device=p._device, dtype=p._dtype)

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints, register_kl
 
-from ..ops.vmf_cumulant import vmf_entropy, vmf_kl_uniform, vmf_log_normalizer, vmf_mean_resultant, vmf_variance
+from ..ops.vmf_cumulant import vmf_cgf, vmf_entropy, vmf_kl_uniform, vmf_log_normalizer, vmf_mean_resultant, vmf_variance
 from ..ops.vmf_sample import vmf_sample
-from .constraints import unit_sphere
+from ._parameters import direction_and_concentration
+from .constraints import check_one_dimension, unit_sphere
 from .hyperspherical_uniform import HypersphericalUniform
 
 
@@ -27,18 +28,9 @@ class VonMisesFisher(Distribution):
     support = unit_sphere
     has_rsample = True
 
-    def __init__(self, loc: Tensor, concentration: Tensor, validate_args: bool | None = None) -> None:
-        if not isinstance(loc, Tensor) or loc.dim() < 1 or loc.shape[-1] < 2:
-            raise ValueError(f"VonMisesFisher: loc: expected a tensor (..., d) with d >= 2, got {getattr(loc, 'shape', loc)}")
-        concentration = torch.as_tensor(concentration, dtype=loc.dtype, device=loc.device)
-        try:
-            batch_shape = torch.broadcast_shapes(loc.shape[:-1], concentration.shape)
-        except RuntimeError:
-            shapes = f"{tuple(loc.shape[:-1])}, got {tuple(concentration.shape)}"
-            raise ValueError(f"VonMisesFisher: concentration: expected a shape that broadcasts with {shapes}") from None
-        self.loc = loc.expand(*batch_shape, loc.shape[-1])
-        self.concentration = concentration.expand(batch_shape)
-        super().__init__(batch_shape, loc.shape[-1:], validate_args=validate_args)
+    def __init__(self, loc: Tensor, concentration: Tensor | float, validate_args: bool | None = None) -> None:
+        self.loc, self.concentration = direction_and_concentration("VonMisesFisher", loc, concentration)
+        super().__init__(self.concentration.shape, self.loc.shape[-1:], validate_args=validate_args)
 
     def expand(self, batch_shape: torch.Size, _instance: Distribution | None = None) -> "VonMisesFisher":
         new = self._get_checked_instance(VonMisesFisher, _instance)
@@ -87,39 +79,29 @@ class VonMisesFisher(Distribution):
         return across[..., None, None] * eye + (along - across)[..., None, None] * outer
 
     def _variances(self) -> tuple[Tensor, Tensor]:
-        """Along mu, Var(w); across it, E(1 - w^2) / (d - 1) = A / kappa in each direction."""
+        """Along mu, Var(w) = A'; across it, E(1 - w^2) / (d - 1) = A / kappa = (1 - A^2 - A') / (d - 1) in each direction."""
         k = self.concentration
-        safe = torch.where(k > 0, k, 1.0)
-        across = torch.where(k > 0, vmf_mean_resultant(safe, self.dim) / safe, 1 / self.dim)
-        return vmf_variance(k, self.dim), across
+        A, along = vmf_mean_resultant(k, self.dim), vmf_variance(k, self.dim)
+        small = k < 1  # there the second form cancels nothing, nor do its derivatives
+        return along, torch.where(small, (1 - A * A - along) / (self.dim - 1), A / torch.where(small, 1.0, k))
 
 
 @register_kl(VonMisesFisher, VonMisesFisher)
 def _kl_vmf_vmf(p: VonMisesFisher, q: VonMisesFisher) -> Tensor:
-    if p.dim != q.dim:
-        raise ValueError(f"kl_divergence: expected one dimension, got {p.dim} and {q.dim}")
-    resultant = vmf_mean_resultant(p.concentration, p.dim)
-    normalizers = vmf_log_normalizer(p.concentration, p.dim) - vmf_log_normalizer(q.concentration, p.dim)
-    return normalizers + resultant * (p.concentration - q.concentration * (p.loc * q.loc).sum(-1))
+    check_one_dimension(p, q)
+    kp, kq = p.concentration.double(), q.concentration.double()
+    A, apart = vmf_mean_resultant(kp, p.dim), (p.loc - q.loc).double().square().sum(-1) / 2  # 1 - mu_p.mu_q
+    kl = vmf_kl_uniform(kp, p.dim) + vmf_cgf(kq, p.dim) + kq * (A * apart - A)
+    return kl.to(torch.promote_types(p.loc.dtype, q.loc.dtype))
 
 
 @register_kl(VonMisesFisher, HypersphericalUniform)
 def _kl_vmf_uniform(p: VonMisesFisher, q: HypersphericalUniform) -> Tensor:
-    if p.dim != q.dim:
-        raise ValueError(f"kl_divergence: expected one dimension, got {p.dim} and {q.dim}")
+    check_one_dimension(p, q)
     return vmf_kl_uniform(p.concentration, p.dim).expand(torch.broadcast_shapes(p.batch_shape, q.batch_shape))
 
 
 @register_kl(HypersphericalUniform, VonMisesFisher)
 def _kl_uniform_vmf(p: HypersphericalUniform, q: VonMisesFisher) -> Tensor:
-    if p.dim != q.dim:
-        raise ValueError(f"kl_divergence: expected one dimension, got {p.dim} and {q.dim}")
-    kl = -p.entropy().to(q.loc) - vmf_log_normalizer(q.concentration, q.dim)  # E_uniform mu.z = 0
-    return kl.expand(torch.broadcast_shapes(p.batch_shape, q.batch_shape))
-
-
-@register_kl(HypersphericalUniform, HypersphericalUniform)
-def _kl_uniform_uniform(p: HypersphericalUniform, q: HypersphericalUniform) -> Tensor:
-    if p.dim != q.dim:
-        raise ValueError(f"kl_divergence: expected one dimension, got {p.dim} and {q.dim}")
-    return p.entropy() * 0 + torch.zeros(torch.broadcast_shapes(p.batch_shape, q.batch_shape))
+    check_one_dimension(p, q)
+    return vmf_cgf(q.concentration, q.dim).expand(torch.broadcast_shapes(p.batch_shape, q.batch_shape))  # E_uniform mu.z = 0
