@@ -78,7 +78,8 @@ TS_HD void exp_and_rest(double y, double& power, double& rest) {
   rest = (1 - scale) - scale * small;
 }
 
-TS_HD bool infinite(double x) { return x > 1.7976931348623157e308; }
+// What no float64 arithmetic can tell from infinity, or its double overflows.
+TS_HD bool infinite(double x) { return x > 1e300; }
 
 // hypot for finite arguments, not both 0, of which the second is not tiny.
 TS_HD double length(double x, double y) {

@@ -15,7 +15,7 @@ from .elementary import expm1, hypot, sincos
 from .philox import normals, seed_key, uniform, uniform_positive, words
 
 MAX_ATTEMPTS = tl.constexpr(32)  # as csrc/wood.h: the last is reached once in 1e15 draws
-LARGEST = tl.constexpr(1.7976931348623157e308)
+LARGEST = tl.constexpr(1e300)  # beyond lies infinity, as in csrc/fastmath.h
 
 
 @triton.jit

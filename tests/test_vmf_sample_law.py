@@ -54,8 +54,9 @@ def check_law(d, kappa, n, dtype, unit, backend=None):
     expected_v = (d - 1) * A / kappa if kappa > 0 else 1 - 1 / d                             # E[1 - w^2]
 
     assert z.isfinite().all() and (v >= 0).all()
-    assert (z.norm(dim=-1) - 1).abs().max() < 4 * torch.finfo(dtype).eps
-    assert (z @ m - w).abs().max() < 8 * torch.finfo(dtype).eps
+    ulp = torch.finfo(dtype).eps  # of float64's the check itself, also in float64, takes some
+    assert (z.norm(dim=-1) - 1).abs().max() < (4 if dtype == torch.float32 else 16) * ulp
+    assert (z @ m - w).abs().max() < 16 * ulp
     below = torch.where(w > 0, v / (1 + w), 1 - w)                                           # 1 - w
     assert abs(score(below, 1 - A, variance)) < 4.5 and abs(score(v, expected_v)) < 4.5
     assert abs(float(below.var()) / variance - 1) < 7 * math.sqrt((stats.kurtosis(below.numpy()) + 2) / n)
@@ -67,13 +68,13 @@ def check_law(d, kappa, n, dtype, unit, backend=None):
     # The tangent direction is uniform on its sphere, whatever w; in the plane it is a sign.
     t = x / v.clamp(min=1e-30).sqrt()
     if d == 2:
-        assert ((t.abs() - 1).abs() < 1e-3).all()
+        assert (x.abs() - v.sqrt()).abs().max() < 8 * ulp
+        t = x.sign()
     else:
         assert kolmogorov_smirnov(stats.beta.cdf((1 + t.clamp(-1, 1).numpy()) / 2, (d - 2) / 2, (d - 2) / 2)) < 2.3
     y = (below - below.mean()) / below.std()
     for a, b in ((y, t), (y, t * t - 1 / (d - 1)), (y[1:], y[:-1]), (t[1:], t[:-1])):       # of each other, and of the draw before
-        if d > 2 or b is not None:
-            assert abs(score(a * (b - b.mean()), 0)) < 4.7
+        assert abs(score(a * (b - b.mean()), 0)) < 4.7
 
 
 @pytest.mark.parametrize("d", DIMS)

@@ -84,23 +84,22 @@ struct Attempts {
   }
 };
 
-// A group of draws: their normals, their w and 1 - w^2.
+constexpr int kGroup = 256;
+
+// Draws first .. first + count, at most `size`, made step by step for all of them: their normals, w and 1 - w^2, and what z is made of.
 template <typename T>
 class Group {
  public:
-  const int64_t d, q = (d + 3) / 4, width = whole_lanes(d), size = std::clamp<int64_t>(8192 / width, 1, 256);
+  const int64_t d, q = (d + 3) / 4, width = whole_lanes(d), size = std::clamp<int64_t>(8192 / width, 1, kGroup);
+  int64_t law[kGroup];
+  T w[kGroup], v[kGroup], head[kGroup], along[kGroup], across[kGroup];  // z = along mu + across g, but for z0 = head
 
-  explicit Group(int64_t d_)
-      : d(d_), stride_(whole_lanes(size * q) + kLanes), planes_(4 * stride_), rows_((size + 1) * width + 2 * kLanes), mu_(width) {}
+  explicit Group(int64_t d_) : d(d_), stride_(whole_lanes(size * q) + kLanes), planes_(4 * stride_), rows_((size + 1) * width + 2 * kLanes), mu_(width) {}
 
   T* g(int64_t i) { return rows_.data() + i * width; }  // g(i)[0] is 0, as is what lies beyond d
-  const T* mu() const { return mu_.data(); }            // the law's, with zeros beyond d
-  T w[256], v[256], rest2[256], dot[256];
 
-  // mu and kappa of the draws: law (first + i) / L.
   inline void draw(PhiloxKey key, int64_t offset, const T* mus, const T* kappa, int64_t L, int64_t first, int64_t count) {
     normals(key, uint64_t(offset + first), count, q, planes_.data(), stride_);
-    double first_normal[256];
     for (int64_t i = 0; i < count; ++i) {
       T* row = g(i);
       for (int t = 0; t < 4; ++t)  // whole vectors: what runs over is overwritten by the next
@@ -109,9 +108,20 @@ class Group {
           for (int l = 0; l < kLanes; ++l) row[t * q + j + l] = planes_[t * stride_ + i * q + j + l];
       TS_SIMD
       for (int l = 0; l < kLanes; ++l) row[d + l] = 0;
-      first_normal[i] = row[0];
+    }
+    for (int64_t i = 0, now = first / L, left = L - first % L; i < count; ++i) {
+      law[i] = now;
+      if (--left == 0) ++now, left = L;
+      const double k = double(kappa[law[i]]);
+      at_mu_[i] = infinite(k) ? 1 : 0;
+      kappa_[i] = infinite(k) ? 0 : k;
+      mu0_[i] = mus[law[i] * d];
+      T* row = g(i);
+      g0_[i] = row[0];
       row[0] = 0;
-      const T* m = law(mus, (first + i) / L);
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      const T *row = g(i), *m = mu_of(mus, law[i]);
       alignas(64) T square[kLanes] = {}, product[kLanes] = {};
       for (int64_t j = 0; j < width; j += kLanes)
         TS_SIMD
@@ -119,25 +129,50 @@ class Group {
           square[l] += row[j + l] * row[j + l];
           product[l] += row[j + l] * m[j + l];
         }
-      rest2[i] = sum_lanes(square);
-      dot[i] = sum_lanes(product);
+      rest2_[i] = sum_lanes(square);
+      dot_[i] = sum_lanes(product);
     }
+    reject(key, uint64_t(offset + first), count);
+    TS_SIMD
+    for (int64_t i = 0; i < count; ++i) {
+      const T sign = mu0_[i] < 0 ? T(-1) : T(1), r = std::sqrt(v[i] / rest2_[i]);
+      const T a = w[i] + sign * r * dot_[i] / (1 + sign * mu0_[i]), h = w[i] * mu0_[i] + r * dot_[i];
+      const bool at_mu = at_mu_[i] != 0;
+      along[i] = at_mu ? T(1) : a;
+      across[i] = at_mu ? T(0) : -sign * r;
+      head[i] = at_mu ? mu0_[i] : h;
+      w[i] = at_mu ? T(1) : w[i];
+      v[i] = at_mu ? T(0) : v[i];
+    }
+  }
 
-    int16_t pending[256 + kLanes], left = int16_t(count);
+  // A law's mean direction, copied where its last vector is whole.
+  inline const T* mu_of(const T* mus, int64_t index) {
+    if (index != held_) std::copy(mus + index * d, mus + (index + 1) * d, mu_.begin());
+    held_ = index;
+    return mu_.data();
+  }
+
+ private:
+  int64_t stride_, held_ = -1;
+  std::vector<T> planes_, rows_, mu_;
+  T g0_[kGroup], mu0_[kGroup], rest2_[kGroup], dot_[kGroup], at_mu_[kGroup];
+  double kappa_[kGroup];
+
+  inline void reject(PhiloxKey key, uint64_t first, int64_t count) {
+    int16_t pending[kGroup], left = int16_t(count);
     for (int16_t i = 0; i < left; ++i) pending[i] = i;
     for (uint32_t attempt = 0; attempt < kMaxAttempts && left > 0; ++attempt) {
       int16_t rejected = 0;
       for (int16_t at = 0; at < left; at += kLanes) {
         Attempts a;
         const int lanes = std::min<int>(kLanes, left - at);
-        TS_SIMD
         for (int l = 0; l < kLanes; ++l) {
           const int16_t i = pending[at + (l < lanes ? l : 0)];
-          const double k = double(kappa[(first + i) / L]);
-          const uint64_t sample = uint64_t(offset + first + i);
-          a.k[l] = infinite(k) ? 0 : k;
-          a.g0[l] = first_normal[i];
-          a.rest2[l] = double(rest2[i]);
+          const uint64_t sample = first + uint64_t(i);
+          a.k[l] = kappa_[i];
+          a.g0[l] = double(g0_[i]);
+          a.rest2[l] = double(rest2_[i]);
           a.low[l] = uint32_t(sample);
           a.high[l] = uint32_t(sample >> 32);
         }
@@ -146,23 +181,13 @@ class Group {
           const int16_t i = pending[at + l];
           w[i] = T(a.w[l]);
           v[i] = T(a.v[l]);
-          if (a.accepted[l] == 0) pending[rejected++] = i;
+          pending[rejected] = i;
+          rejected += a.accepted[l] == 0;
         }
       }
       left = rejected;
     }
   }
-
-  // The law's mean direction, copied where its last vector is whole.
-  inline const T* law(const T* mus, int64_t index) {
-    if (index != law_) std::copy(mus + index * d, mus + (index + 1) * d, mu_.begin());
-    law_ = index;
-    return mu_.data();
-  }
-
- private:
-  int64_t stride_, law_ = -1;
-  std::vector<T> planes_, rows_, mu_;
 };
 
 template <typename T, typename Z>
@@ -172,24 +197,20 @@ inline void sample_range(const T* mu, const T* kappa, PhiloxKey key, int64_t off
   for (int64_t first = begin; first < end; first += group.size) {
     const int64_t count = std::min(group.size, end - first);
     group.draw(key, offset, mu, kappa, L, first, count);
+    std::copy(group.w, group.w + count, w + first);
+    std::copy(group.v, group.v + count, v + first);
     for (int64_t i = 0; i < count; ++i) {
-      const int64_t sample = first + i, law = sample / L;
-      const T *m = group.law(mu, law), *g = group.g(i);
-      Z* z = z_ + sample * d;
-      const bool at_mu = infinite(double(kappa[law]));
-      const T sign = m[0] < 0 ? T(-1) : T(1), r = std::sqrt(group.v[i] / group.rest2[i]);
-      const T along = at_mu ? T(1) : group.w[i] + sign * r * group.dot[i] / (1 + std::abs(m[0])), across = at_mu ? T(0) : -sign * r;
-      const T head = at_mu ? m[0] : group.w[i] * m[0] + r * group.dot[i];
-      w[sample] = at_mu ? T(1) : group.w[i];
-      v[sample] = at_mu ? T(0) : group.v[i];
-      if ((end - sample) * d >= group.width) {  // what runs over is overwritten by the next draw
+      const T *m = group.mu_of(mu, group.law[i]), *g = group.g(i);
+      const T along = group.along[i], across = group.across[i];
+      Z* z = z_ + (first + i) * d;
+      if ((end - first - i) * d >= group.width) {  // what runs over is overwritten by the next draw
         for (int64_t j = 0; j < group.width; j += kLanes)
           TS_SIMD
           for (int l = 0; l < kLanes; ++l) narrow(along * m[j + l] + across * g[j + l], z[j + l]);
       } else {
         for (int64_t j = 0; j < d; ++j) narrow(along * m[j] + across * g[j], z[j]);
       }
-      narrow(head, z[0]);
+      narrow(group.head[i], z[0]);
     }
   }
 }

@@ -7,6 +7,7 @@ from torch import Tensor
 from .philox import MASK, normals, philox, uniform
 
 MAX_ATTEMPTS = 32
+LARGEST = 1e300  # a concentration beyond is infinite
 MAX_STEPS = 116  # of tau's recurrence, at kappa = 1000
 
 
@@ -29,7 +30,7 @@ def vmf_sample(
     along = w + sign * r * dot / (1 + m[..., 0].abs())
     z = along[..., None] * m - (sign * r)[..., None] * g
     z = torch.cat([(w * m[..., 0] + r * dot)[..., None], z[..., 1:]], -1)
-    z = torch.where(torch.isinf(k)[..., None], m, z)
+    z = torch.where((k > LARGEST)[..., None], m, z)
     return z.to(dtype or mu.dtype), w.to(mu.dtype), v.to(mu.dtype)
 
 
@@ -39,7 +40,7 @@ def _draw_w(key: tuple[Tensor, Tensor], samples: Tensor, k: Tensor, d: int, x: T
     c = torch.hypot(2 * k, torch.full_like(k, n))
     x0, one_minus_x0 = 2 * k / (n + c), 2 * n / (n + 2 * k + c)
     w, v = torch.ones_like(x), torch.zeros_like(x)
-    pending = ~torch.isinf(k).expand_as(x)
+    pending = (k <= LARGEST).expand_as(x)
     for attempt in range(MAX_ATTEMPTS):
         words = philox(key, torch.full_like(samples, attempt), torch.ones_like(samples), samples & MASK, samples >> 32)
         if attempt:  # Ulrich's symmetric beta
@@ -76,7 +77,7 @@ def vmf_sample_backward(
 def vmf_tau(w: Tensor, v: Tensor, k: Tensor, d: int, pathwise: bool) -> Tensor:
     """dw/dkappa: (1/p(w)) int_w^1 (t - A) p(t) dt by its recurrence in d, or that of the accepted proposal. v = 1 - w^2; all (B, L) against
     k (B, 1); see csrc/vmf_tau.h."""
-    finite = torch.where(torch.isinf(k), 0.0, k)
+    finite = torch.where(k > LARGEST, 0.0, k)
     if pathwise:
         tau = v / _length(finite, d)
     else:
@@ -88,7 +89,7 @@ def vmf_tau(w: Tensor, v: Tensor, k: Tensor, d: int, pathwise: bool) -> Tensor:
             scale = 1 / (e + finite * (1 - B))
             B = torch.where(active, (e - finite * B) * scale, B)
             tau = torch.where(active, v / (e - 1) * (B + finite * scale * (below - finite * tau)), tau)
-    return torch.where(torch.isinf(k), 0.0, tau)
+    return torch.where(k > LARGEST, 0.0, tau)
 
 
 def _length(k: Tensor, d: Tensor | int) -> Tensor:
