@@ -205,7 +205,7 @@ def vmf_sample(
     q = (d + 3) // 4
     BLOCK_Q = triton.next_power_of_2(q)
     BLOCK_S = max(1, min(128, 1024 // BLOCK_Q // (mu.element_size() // 4)))
-    num_warps = max(4, min(16, BLOCK_Q // 256))
+    num_warps = max(4, min(16, BLOCK_Q * mu.element_size() // 1024))
     args = z, mu, kappa, seed, w, v, B * L, L, offset, d, q
     launch(_forward, triton.cdiv(B * L, BLOCK_S), *args, num_warps=num_warps, BLOCK_S=BLOCK_S, BLOCK_Q=BLOCK_Q)
     return z, w, v

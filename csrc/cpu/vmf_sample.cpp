@@ -220,6 +220,7 @@ inline void backward_range(const Z* grad_z, const Z* z_, const T* w_, const T* v
                            T* sum_kappa, int64_t L, int64_t d, int64_t begin, int64_t end) {
   const int64_t chunks = (L + kBackwardChunk - 1) / kBackwardChunk;
   std::vector<double> terms;  // G.mu - w / v G.(z - w mu) of each draw, for the slopes of many at once
+  terms.reserve((end - begin) * std::min(L, kBackwardChunk));
   for (int64_t chunk = begin; chunk < end; ++chunk) {
     const int64_t law = chunk / chunks, first = law * L + chunk % chunks * kBackwardChunk;
     const int64_t last = std::min(first + kBackwardChunk, (law + 1) * L);

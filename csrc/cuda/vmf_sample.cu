@@ -13,7 +13,7 @@
 namespace transphere {
 namespace {
 
-constexpr int kThreads = 128, kBackwardWarps = 8;
+constexpr int kThreads = 128, kMostThreads = 256, kBackwardWarps = 8;
 constexpr int64_t kTeams = 1 << 14;  // enough warps to fill a GPU: beyond, each makes several draws of a law
 
 template <typename T, int V>
@@ -57,7 +57,7 @@ __device__ void for_blocks(int base, int rank, int team, F&& f) {
 
 // per: draws in a row by one team. A team is a warp where blockDim.x is kThreads, else the block.
 template <typename T, typename Z, int K, int V, bool kBlock>
-__global__ void __launch_bounds__(kBlock ? 1024 : kThreads)
+__global__ void __launch_bounds__(kBlock ? kMostThreads : kThreads, kBlock ? 1 : 3)
     vmf_sample_kernel(const T* __restrict__ mu_, const T* __restrict__ kappa, const int64_t* __restrict__ seed, int64_t offset,
                       Z* __restrict__ z_, T* __restrict__ w_, T* __restrict__ v_, int64_t draws, int64_t L, int d, int per) {
   const int team = kBlock ? int(blockDim.x) : 32, rank = kBlock ? int(threadIdx.x) : lane_rank(), q = (d + 3) / 4;
@@ -165,7 +165,7 @@ __global__ void __launch_bounds__(kBlock ? 1024 : kThreads)
 // One block a law. kColumns > 0: a warp a draw, whose lanes keep up to kColumns columns each of G, z, mu and of the sum in registers, so
 // that G and z are read once. 0: the block a draw, for any d, its sum in grad_mu.
 template <typename T, typename Z, int kColumns, int V>
-__global__ void __launch_bounds__(32 * kBackwardWarps)
+__global__ void __launch_bounds__(32 * kBackwardWarps, kColumns > 8 ? 1 : 2)
     vmf_sample_backward_kernel(const Z* __restrict__ grad_z, const Z* __restrict__ z_, const T* __restrict__ w_, const T* __restrict__ v_,
                                const T* __restrict__ mu_, const T* __restrict__ kappa, bool pathwise, T* __restrict__ grad_mu_,
                                T* __restrict__ grad_kappa, int64_t L, int d) {
@@ -269,7 +269,7 @@ cudaError_t forward(const T* mu, const T* kappa, const int64_t* seed, int64_t of
   constexpr int K = 16 / sizeof(Z) < 4 ? 4 : 16 / sizeof(Z);
   const int64_t q = (d + 3) / 4;
   int threads = 32;
-  while (threads < 1024 && threads * K < q) threads *= 2;
+  while (threads < kMostThreads && threads * K < q) threads *= 2;
   const int per = int(std::min(L, std::max<int64_t>(1, draws / kTeams)));
   const int64_t groups = (draws + per - 1) / per, most = 1 << 20;
   if (threads == 32) {

@@ -1,5 +1,6 @@
 """Draws from von Mises-Fisher laws."""
 
+import math
 from typing import Any
 
 import torch
@@ -70,12 +71,13 @@ def vmf_sample(
     check_values(name, "kappa", kappa, lambda t: t >= 0, "values >= 0")
 
     seed_ = seed_words(seed, generator, mu.device)
-    mu_BD = mu.expand(*batch, d).reshape(-1, d).to(compute_dtype(dtype))
+    B = math.prod(batch)  # views cost more than small draws do: none where the shapes are these already
+    mu_BD = (mu if mu.shape == (B, d) else mu.expand(*batch, d).reshape(B, d)).to(compute_dtype(dtype))
     if dtype not in (torch.float32, torch.float64):  # a half vector is unit only to three digits
         mu_BD = torch.nn.functional.normalize(mu_BD, dim=-1)
-    kappa_B = kappa.expand(batch).reshape(-1).to(compute_dtype(dtype))
+    kappa_B = (kappa if kappa.shape == (B,) else kappa.expand(batch).reshape(B)).to(compute_dtype(dtype))
     z, _, _ = op(name, backend, mu)(mu_BD, kappa_B, seed_, n_samples, kappa_grad == "pathwise", offset, dtype)
-    return z.reshape(*batch, n_samples, d)
+    return z if len(batch) == 1 else z.reshape(*batch, n_samples, d)
 
 
 def _setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
