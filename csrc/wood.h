@@ -40,7 +40,7 @@ TS_HD void uniform_coordinate(double n, uint32_t word1, uint32_t word2, double& 
   const double u = uniform<double>(word1), power = n > 1 ? 2 / (n - 1) : 0;
   double p, one_minus_p, sine, cosine;
   exp_and_rest(power * log_positive(u > 0 ? u : 1.0), p, one_minus_p);  // p = u^power, but 0 where u is, and on the circle
-  const bool none = n <= 1 || u == 0;
+  const bool none = (n <= 1) | (u == 0);  // without a branch
   p = none ? 0.0 : p;
   one_minus_p = none ? 1.0 : one_minus_p;
   sincos_turns(uniform<double>(word2), sine, cosine);
@@ -49,23 +49,17 @@ TS_HD void uniform_coordinate(double n, uint32_t word1, uint32_t word2, double& 
 }
 
 // One attempt at w and 1 - w^2. The first proposal comes from a Gaussian vector: x = g0 / |g|, rest2 = |g|^2 - g0^2.
-TS_HD bool attempt_w(const Wood& wood, Words r, uint32_t attempt, double g0, double rest2, double& w, double& one_minus_w2) {
+TS_HD bool attempt_w(const Wood& wood, uint32_t word0, uint32_t word1, uint32_t word2, bool is_first, double g0, double rest2, double& w,
+                     double& one_minus_w2) {
   double x, one_minus_x2;
-  if (attempt == 0) {
+  if (is_first) {
     const double scale = 1 / (g0 * g0 + rest2);
     x = g0 * sqrt(scale);
     one_minus_x2 = rest2 * scale;
   } else {
-    uniform_coordinate(wood.n, r.w[1], r.w[2], x, one_minus_x2);
+    uniform_coordinate(wood.n, word1, word2, x, one_minus_x2);
   }
-  return wood.propose(x, one_minus_x2, r.w[0], w, one_minus_w2);
-}
-
-TS_HD void draw_w(const Wood& wood, PhiloxKey key, uint64_t sample, double g0, double rest2, double& w, double& one_minus_w2) {
-  for (uint32_t attempt = 0; attempt < kMaxAttempts; ++attempt) {
-    const Words r = philox(key, attempt, kAttemptStream, uint32_t(sample), uint32_t(sample >> 32));
-    if (attempt_w(wood, r, attempt, g0, rest2, w, one_minus_w2)) return;
-  }
+  return wood.propose(x, one_minus_x2, word0, w, one_minus_w2);
 }
 
 }  // namespace transphere

@@ -70,16 +70,18 @@ struct Attempts {
       c[3][l] = high[l];
     }
     philox_lanes(key, c);
-    if (attempt == 0) of_words(c, 0, d);
-    else of_words(c, 1, d);
+    if (attempt == 0) of_words(c, true, d);
+    else of_words(c, false, d);
   }
 
  private:
-  inline void of_words(const uint32_t (&c)[4][kLanes], const uint32_t attempt, int64_t d) {
+  inline void of_words(const uint32_t (&c)[4][kLanes], const bool is_first, int64_t d) {
     TS_SIMD
     for (int l = 0; l < kLanes; ++l) {
-      const Words r = {{c[0][l], c[1][l], c[2][l], c[3][l]}};
-      accepted[l] = attempt_w(Wood(k[l], double(d)), r, attempt, g0[l], rest2[l], w[l], v[l]) ? 1 : 0;
+      double w_, v_;
+      accepted[l] = attempt_w(Wood(k[l], double(d)), c[0][l], c[1][l], c[2][l], is_first, g0[l], rest2[l], w_, v_) ? 1 : 0;
+      w[l] = w_;
+      v[l] = v_;
     }
   }
 };

@@ -37,10 +37,11 @@ __device__ void normals(PhiloxKey key, uint64_t sample, uint32_t block, T (&g)[4
 
 // w and 1 - w^2 by one warp, all lanes alike: the first attempt, then 31 more at once, of which the first that is accepted counts.
 __device__ inline void draw_w_by_warp(const Wood& wood, PhiloxKey key, uint64_t sample, double g0, double rest2, double& w, double& v) {
-  const uint32_t low = uint32_t(sample), high = uint32_t(sample >> 32);
-  if (attempt_w(wood, philox(key, 0, kAttemptStream, low, high), 0, g0, rest2, w, v)) return;
-  const uint32_t attempt = lane_rank() + 1;
-  const bool accepted = attempt_w(wood, philox(key, attempt, kAttemptStream, low, high), attempt, g0, rest2, w, v);
+  const uint32_t low = uint32_t(sample), high = uint32_t(sample >> 32), attempt = lane_rank() + 1;
+  Words r = philox(key, 0, kAttemptStream, low, high);
+  if (attempt_w(wood, r.w[0], r.w[1], r.w[2], true, g0, rest2, w, v)) return;
+  r = philox(key, attempt, kAttemptStream, low, high);
+  const bool accepted = attempt_w(wood, r.w[0], r.w[1], r.w[2], false, g0, rest2, w, v);
   const int first = __ffs(int(__ballot_sync(0xFFFFFFFFu, accepted && attempt < kMaxAttempts)));
   const int source = first ? first - 1 : kMaxAttempts - 2;
   w = __shfl_sync(0xFFFFFFFFu, w, source);
