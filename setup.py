@@ -110,7 +110,7 @@ class BuildExt(BuildExtension):
 
 
 def extension() -> CppExtension:
-    optimise = ["-O0", "-g"] if DEBUG else ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math"]
+    optimise = ["-O0", "-g"] if DEBUG else ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"]
     arguments = dict(include_dirs=[str(CSRC), pybind11.get_include()])
     if CUDA.build:
         include, lib = CUDA.runtime

@@ -107,8 +107,8 @@ def sample_calls() -> None:
         circular_projection_backward(new(64, 100), new(64, 200))
         for order in range(-1, 5):
             vmf_cumulant(new(64), 512, order)
-        for d in (3, 16, 512):
-            z, w, v = vmf_sample(new(64, d), new(64), seed, 16, False)
+        for d, storage in (*((d, dtype) for d in (3, 16, 512, 4096)), *([(512, torch.bfloat16)] if dtype == torch.float32 else [])):
+            z, w, v = vmf_sample(new(64, d), new(64), seed, 16, False, 0, storage)
             vmf_sample_backward(z, z, w, v, new(64, d), new(64), False)
         vmf_sample_backward(z, z, w, v, new(64, d), new(64), True)
         for n in (16,) if dtype == torch.float64 else (16, 256, 2048):  # the dtype touches only loads and stores
@@ -150,7 +150,7 @@ def compile_triton(launch: tuple, arch: int) -> Usage:
     from transphere.kernels._launch import FP_FUSION
 
     kernel, args, num_warps, constants = launch
-    kinds = {"float32": "*fp32", "float64": "*fp64", "int64": "*i64"}
+    kinds = {"float32": "*fp32", "float64": "*fp64", "int64": "*i64", "bfloat16": "*bf16"}
     signature, attrs = {}, {}
     for i, (param, arg) in enumerate(zip(kernel.params, args, strict=False)):
         is_pointer = hasattr(arg, "dtype")

@@ -1,5 +1,6 @@
 // Branch-free elementary functions that the compiler can vectorise. Minimax polynomials fitted for this library; the
-// bounds are over all float32 arguments in the stated range. The double versions are libm's, but for log1p_positive.
+// Branch-free elementary functions that the compiler can vectorise. float32: minimax polynomials fitted for this library, with bounds over
+// all arguments in the stated range. float64: Taylor's, cut where the remainder is below the rounding error.
 #pragma once
 #include <cmath>
 #include <cstring>
@@ -29,8 +30,31 @@ TS_HD float log_positive(float v) {
   const float f2 = f * f;
   return (p * f2 * f - 0.5f * f2) + f + float(exponent) * 0.693147181f;
 }
-TS_HD double log_positive(double v) { return std::log(v); }
+// Any positive normal number; relative error below 4e-16.
+TS_HD double log_positive(double v) {
+  int64_t bits;
+  std::memcpy(&bits, &v, 8);
+  const int64_t half = int64_t(0x3FE6A09E) << 32, shifted = bits - half;
+  const int32_t exponent = int32_t(shifted >> 32) >> 20;
+  bits = (shifted & 0x000FFFFFFFFFFFFF) + half;
+  double m;
+  std::memcpy(&m, &bits, 8);
+  const double f = m - 1, s = f / (2 + f), t = s * s;  // log m = 2 atanh s
+  double p = 2.0 / 23;
+  p = p * t + 2.0 / 21;
+  p = p * t + 2.0 / 19;
+  p = p * t + 2.0 / 17;
+  p = p * t + 2.0 / 15;
+  p = p * t + 2.0 / 13;
+  p = p * t + 2.0 / 11;
+  p = p * t + 2.0 / 9;
+  p = p * t + 2.0 / 7;
+  p = p * t + 2.0 / 5;
+  p = p * t + 2.0 / 3;
+  return 2 * s + (s * (t * p) + double(exponent) * 0.69314718055994531);
+}
 
+<<<<<<< HEAD
 // log(1 + x), x >= 0 and finite; relative error below 2e-16. atanh's series in f / (2 + f), for 1 + x = 2^e (1 + f), f in [-.3, .42].
 TS_HD double log1p_positive(double x) {
 #ifdef __CUDA_ARCH__
@@ -64,6 +88,45 @@ TS_HD double log1p_positive(double x) {
 }
 
 // sin and cos of 2 pi (u + 2^-25), u a multiple of 2^-24 in [0, 1): the middle of u's cell, so that neither is ever 0. Absolute error below 1e-7.
+=======
+// exp(y) and 1 - exp(y) for y <= 0, both to rounding.
+TS_HD void exp_and_rest(double y, double& power, double& rest) {
+  const double x = y > -700 ? y : -700.0;
+  const int32_t k = int32_t(x * 1.4426950408889634 - 0.5);
+  const double r = (x - double(k) * 0.693147180369123816490) - double(k) * 1.90821492927058770002e-10;  // ln 2 in two parts
+  double p = 1.0 / 6227020800.0;
+  p = p * r + 1.0 / 479001600.0;
+  p = p * r + 1.0 / 39916800.0;
+  p = p * r + 1.0 / 3628800.0;
+  p = p * r + 1.0 / 362880.0;
+  p = p * r + 1.0 / 40320.0;
+  p = p * r + 1.0 / 5040.0;
+  p = p * r + 1.0 / 720.0;
+  p = p * r + 1.0 / 120.0;
+  p = p * r + 1.0 / 24.0;
+  p = p * r + 1.0 / 6.0;
+  p = p * r + 0.5;
+  const double small = r + r * r * p;  // exp(r) - 1
+  const int64_t bits = int64_t(k + 1023) << 52;
+  double scale;
+  std::memcpy(&scale, &bits, 8);
+  power = scale + scale * small;
+  rest = (1 - scale) - scale * small;
+}
+
+// What no float64 arithmetic can tell from infinity, or its double overflows.
+TS_HD bool infinite(double x) { return x > 1e300; }
+
+// hypot for finite arguments, not both 0, of which the second is not tiny.
+TS_HD double length(double x, double y) {
+  const double ax = x < 0 ? -x : x, ay = y < 0 ? -y : y;
+  const double large = ax > ay ? ax : ay, small = ax > ay ? ay : ax, ratio = small / large;
+  return large + small * (ratio / (1 + sqrt(1 + ratio * ratio)));
+}
+
+// sin and cos of 2 pi (u + 2^-25), u a multiple of 2^-24 in [0, 1): the middle of u's cell, so that neither is ever 0. Absolute error below
+// 1e-7.
+>>>>>>> 3f449f228758426a70cba67802a80b21d6cfed29
 TS_HD void sincos_midpoint(float u, float& sine, float& cosine) {
   const float quarter = float(int32_t(4.0f * u + 0.5f));  // 0 .. 4
   const int32_t q = int32_t(quarter);
@@ -81,25 +144,32 @@ TS_HD void sincos_midpoint(float u, float& sine, float& cosine) {
   cosine = ((q + 1) & 2) ? -b : b;
 }
 
-// sin(x) for angles of at most a few turns.
-TS_HD double sine(double x) {
-#ifdef __CUDA_ARCH__
-  return sinpi(x * 0.31830988618379067);  // needs no reduction by pi, whose slow path takes a stack
-#else
-  return std::sin(x);
-#endif
+// sin and cos of 2 pi (u + offset), u a multiple of 2^-24 in [0, 1), offset below 2^-24.
+TS_HD void sincos_turns(double u, double offset, double& sine, double& cosine) {
+  const int32_t q = int32_t(4 * u + 0.5);  // 0 .. 4
+  const double x = ((u - 0.25 * double(q)) + offset) * 6.283185307179586, t = x * x;
+  double s = 2.8114572543455206e-15, c = 4.779477332387385e-14;
+  s = s * t - 7.647163731819816e-13;
+  s = s * t + 1.6059043836821613e-10;
+  s = s * t - 2.505210838544172e-08;
+  s = s * t + 2.7557319223985893e-06;
+  s = s * t - 0.0001984126984126984;
+  s = s * t + 0.008333333333333333;
+  s = s * t - 0.16666666666666666;
+  s = x + x * (t * s);
+  c = c * t - 1.1470745597729725e-11;
+  c = c * t + 2.08767569878681e-09;
+  c = c * t - 2.755731922398589e-07;
+  c = c * t + 2.48015873015873e-05;
+  c = c * t - 0.001388888888888889;
+  c = c * t + 0.041666666666666664;
+  c = 1 + t * (t * c - 0.5);
+  const double a = (q & 1) ? c : s, b = (q & 1) ? s : c;
+  sine = (q & 2) ? -a : a;
+  cosine = ((q + 1) & 2) ? -b : b;
 }
-
-// sin and cos of 2 pi u.
-TS_HD void sincos_turns(double u, double& sine, double& cosine) {
-#ifdef __CUDA_ARCH__
-  sincospi(2 * u, &sine, &cosine);
-#else
-  sine = std::sin(6.283185307179586 * u);
-  cosine = std::cos(6.283185307179586 * u);
-#endif
-}
-TS_HD void sincos_midpoint(double u, double& sine, double& cosine) { sincos_turns(u + 2.98023223876953125e-8, sine, cosine); }
+TS_HD void sincos_turns(double u, double& sine, double& cosine) { sincos_turns(u, 0, sine, cosine); }
+TS_HD void sincos_midpoint(double u, double& sine, double& cosine) { sincos_turns(u, 2.98023223876953125e-8, sine, cosine); }
 
 // The angle of (x, y) in turns, in [0, 1); 0 at the origin, NaN for NaN; absolute error below 4e-8.
 TS_HD float angle_turns(float x, float y) {

@@ -22,6 +22,13 @@
 #define TS_EVERY_ISA
 #endif
 
+// Before a loop over lanes, which the compiler may otherwise unroll into scalars (setup.py: -fopenmp-simd).
+#ifdef __CUDACC__
+#define TS_SIMD
+#else
+#define TS_SIMD _Pragma("omp simd")
+#endif
+
 namespace transphere {
 
 constexpr int kLanes = 16;  // the CPU kernels work on arrays of this many lanes, which the compiler turns into vectors

@@ -156,6 +156,17 @@ def test_slow_and_absent_peers_are_named_not_timed(bench):
     assert harness.optional("no_such_module") is None and harness.optional("math").pi > 3
 
 
+def test_curves_are_measured_and_drawn(tmp_path):
+    import curves
+
+    pytest.importorskip("matplotlib")
+    assert curves.main(["--points", "2", "--seconds", "0.01", "--out", str(tmp_path)]) == 0
+    with (tmp_path / "curves.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {r["way"] for r in rows} == set(curves.STYLES) and {r["shape"].split()[0] for r in rows} == {"d", "laws", "kappa"}
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
 def test_percentiles():
     assert [report.percentile([4.0, 1.0, 2.0, 3.0, 5.0], p) for p in (0, 20, 50, 80, 100)] == pytest.approx([1, 1.8, 3, 4.2, 5])
     assert report.percentile([2.0], 80) == 2.0

@@ -3,32 +3,49 @@
 #include <algorithm>
 #include <vector>
 
-#include "fastmath.h"
 #include "vmf_tau.h"
 #include "wood.h"
 
 namespace transphere {
 namespace {
 
-// Standard normals of the samples [first, first + count): plane t holds, sample by sample, the coordinates [t q, (t + 1) q).
+int64_t whole_lanes(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
+
+// In pairs, so that the order of the additions is fixed and the compiler may use vectors.
 template <typename T>
-inline void normals(PhiloxKey key, int64_t first, int64_t count, int64_t q, T* planes, int64_t stride) {
-  const int64_t total = count * q;
-  int64_t sample = first, block = 0;
-  for (int64_t base = 0; base < total; base += kLanes) {
+inline T sum_lanes(const T (&a)[kLanes]) {
+  T b[8], c[4];
+  for (int l = 0; l < 8; ++l) b[l] = a[l] + a[l + 8];
+  for (int l = 0; l < 4; ++l) c[l] = b[l] + b[l + 4];
+  return (c[0] + c[2]) + (c[1] + c[3]);
+}
+
+// Standard normals of the `count` samples from `first` on: plane t holds, sample by sample, the coordinates [t q, (t + 1) q).
+template <typename T>
+inline void normals(PhiloxKey key, uint64_t first, int64_t count, int64_t q, T* planes, int64_t stride) {
+  const uint32_t first_low = uint32_t(first), first_high = uint32_t(first >> 32), q_ = uint32_t(q);
+  const float over_q = 1.0f / float(q);
+  uint32_t row = 0, column = 0;  // of lane 0
+  for (int64_t base = 0; base < count * q; base += kLanes) {
     alignas(64) uint32_t c[4][kLanes];
+    TS_SIMD
     for (int l = 0; l < kLanes; ++l) {
-      c[0][l] = uint32_t(block);
+      const uint32_t at = column + uint32_t(l);
+      const uint32_t rows = uint32_t(int32_t((float(int32_t(at)) + 0.5f) * over_q));  // at / q, exact below 2^22
+      const uint32_t low = first_low + row + rows;
+      c[0][l] = at - rows * q_;
       c[1][l] = kNormalStream;
-      c[2][l] = uint32_t(sample);
-      c[3][l] = uint32_t(uint64_t(sample) >> 32);
-      if (++block == q) block = 0, ++sample;
+      c[2][l] = low;
+      c[3][l] = first_high + (low < first_low ? 1u : 0u);
     }
+    column += kLanes;
+    while (column >= q_) column -= q_, ++row;
     philox_lanes(key, c);
     for (int pair = 0; pair < 2; ++pair)
+      TS_SIMD
       for (int l = 0; l < kLanes; ++l) {
         const T radius2 = T(-2) * log_positive(uniform_positive<T>(c[2 * pair][l]));
-        const T radius = std::sqrt(radius2 > kLeastRadius2 ? radius2 : T(kLeastRadius2));
+        const T radius = std::sqrt(radius2 > T(kLeastRadius2) ? radius2 : T(kLeastRadius2));
         T sine, cosine;
         sincos_midpoint(uniform<T>(c[2 * pair + 1][l]), sine, cosine);
         planes[(2 * pair) * stride + base + l] = radius * cosine;
@@ -37,114 +54,232 @@ inline void normals(PhiloxKey key, int64_t first, int64_t count, int64_t q, T* p
   }
 }
 
-template <typename T>
-inline T sum_lanes(const T (&a)[kLanes]) {
-  T s = 0;
-  for (int l = 0; l < kLanes; ++l) s += a[l];
-  return s;
-}
+// Attempt `attempt` of up to kLanes draws, in vectors.
+struct Attempts {
+  double k[kLanes], g0[kLanes], rest2[kLanes], w[kLanes], v[kLanes];
+  uint32_t low[kLanes], high[kLanes];
+  double accepted[kLanes];
 
-// acc_a += a.a, acc_b += a.b
-template <typename T>
-inline void square_and_dot(const T* a, const T* b, int64_t n, T (&aa)[kLanes], T (&ab)[kLanes]) {
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes)
+  inline void make(PhiloxKey key, uint32_t attempt, int64_t d) {
+    alignas(64) uint32_t c[4][kLanes];
+    TS_SIMD
     for (int l = 0; l < kLanes; ++l) {
-      aa[l] += a[i + l] * a[i + l];
-      ab[l] += a[i + l] * b[i + l];
+      c[0][l] = attempt;
+      c[1][l] = kAttemptStream;
+      c[2][l] = low[l];
+      c[3][l] = high[l];
     }
-  for (int l = 0; i < n; ++i, ++l) {
-    aa[l] += a[i] * a[i];
-    ab[l] += a[i] * b[i];
+    philox_lanes(key, c);
+    if (attempt == 0) of_words(c, true, d);
+    else of_words(c, false, d);
   }
-}
 
+ private:
+  inline void of_words(const uint32_t (&c)[4][kLanes], const bool is_first, int64_t d) {
+    TS_SIMD
+    for (int l = 0; l < kLanes; ++l) {
+      double w_, v_;
+      accepted[l] = attempt_w(Wood(k[l], double(d)), c[0][l], c[1][l], c[2][l], is_first, g0[l], rest2[l], w_, v_) ? 1 : 0;
+      w[l] = w_;
+      v[l] = v_;
+    }
+  }
+};
+
+constexpr int kGroup = 256;
+
+// Draws first .. first + count, at most `size`, made step by step for all of them: their normals, w and 1 - w^2, and what z is made of.
 template <typename T>
-inline void sample_range(const T* mu_, const T* kappa, PhiloxKey key, T* z_, T* w_, T* v_, int64_t L, int64_t d, int64_t begin, int64_t end) {
-  const int64_t q = (d + 3) / 4;
-  const int64_t tile = std::max<int64_t>(1, 256 / q);  // draws whose normals are made together: full vectors at d = 3 as at d = 512
-  const int64_t stride = (tile * q + kLanes - 1) / kLanes * kLanes;
-  std::vector<T> planes(4 * stride);
+class Group {
+ public:
+  const int64_t d, q = (d + 3) / 4, width = whole_lanes(d), size = std::clamp<int64_t>(8192 / width, 1, kGroup);
+  int64_t law[kGroup];
+  T w[kGroup], v[kGroup], head[kGroup], along[kGroup], across[kGroup];  // z = along mu + across g, but for z0 = head
 
-  for (int64_t first = begin; first < end; first += tile) {
-    const int64_t count = std::min(tile, end - first);
-    normals(key, first, count, q, planes.data(), stride);
+  explicit Group(int64_t d_) : d(d_), stride_(whole_lanes(size * q) + kLanes), planes_(4 * stride_), rows_((size + 1) * width + 2 * kLanes), mu_(width) {}
+
+  T* g(int64_t i) { return rows_.data() + i * width; }  // g(i)[0] is 0, as is what lies beyond d
+
+  inline void draw(PhiloxKey key, int64_t offset, const T* mus, const T* kappa, int64_t L, int64_t first, int64_t count) {
+    normals(key, uint64_t(offset + first), count, q, planes_.data(), stride_);
     for (int64_t i = 0; i < count; ++i) {
-      const int64_t sample = first + i, law = sample / L;
-      const T* mu = mu_ + law * d;
-      T* z = z_ + sample * d;
-      if (std::isinf(kappa[law])) {
-        std::copy(mu, mu + d, z);
-        w_[sample] = 1;
-        v_[sample] = 0;
-        continue;
-      }
-      T* const g0 = planes.data() + i * q;
-      const T first_normal = *g0;
-      *g0 = 0;  // the rest of the vector, without a special case for its first coordinate
-      T rest2_lanes[kLanes] = {}, dot_lanes[kLanes] = {};
-      for (int t = 0; t < 4 && t * q < d; ++t) square_and_dot(g0 + t * stride, mu + t * q, std::min(q, d - t * q), rest2_lanes, dot_lanes);
-      const T rest2 = sum_lanes(rest2_lanes), dot = sum_lanes(dot_lanes);
+      T* row = g(i);
+      for (int t = 0; t < 4; ++t)  // whole vectors: what runs over is overwritten by the next
+        for (int64_t j = 0; j < q; j += kLanes)
+          TS_SIMD
+          for (int l = 0; l < kLanes; ++l) row[t * q + j + l] = planes_[t * stride_ + i * q + j + l];
+      TS_SIMD
+      for (int l = 0; l < kLanes; ++l) row[d + l] = 0;
+    }
+    for (int64_t i = 0, now = first / L, left = L - first % L; i < count; ++i) {
+      law[i] = now;
+      if (--left == 0) ++now, left = L;
+      const double k = double(kappa[law[i]]);
+      at_mu_[i] = infinite(k) ? 1 : 0;
+      kappa_[i] = infinite(k) ? 0 : k;
+      mu0_[i] = mus[law[i] * d];
+      T* row = g(i);
+      g0_[i] = row[0];
+      row[0] = 0;
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      const T *row = g(i), *m = mu_of(mus, law[i]);
+      alignas(64) T square[kLanes] = {}, product[kLanes] = {};
+      for (int64_t j = 0; j < width; j += kLanes)
+        TS_SIMD
+        for (int l = 0; l < kLanes; ++l) {
+          square[l] += row[j + l] * row[j + l];
+          product[l] += row[j + l] * m[j + l];
+        }
+      rest2_[i] = sum_lanes(square);
+      dot_[i] = sum_lanes(product);
+    }
+    reject(key, uint64_t(offset + first), count);
+    TS_SIMD
+    for (int64_t i = 0; i < count; ++i) {
+      const T sign = mu0_[i] < 0 ? T(-1) : T(1), r = std::sqrt(v[i] / rest2_[i]);
+      const T a = w[i] + sign * r * dot_[i] / (1 + sign * mu0_[i]), h = w[i] * mu0_[i] + r * dot_[i];
+      const bool at_mu = at_mu_[i] != 0;
+      along[i] = at_mu ? T(1) : a;
+      across[i] = at_mu ? T(0) : -sign * r;
+      head[i] = at_mu ? mu0_[i] : h;
+      w[i] = at_mu ? T(1) : w[i];
+      v[i] = at_mu ? T(0) : v[i];
+    }
+  }
 
-      double w, v;
-      draw_w(Wood(kappa[law], d), key, uint64_t(sample), first_normal, rest2, w, v);
-      const T sign = mu[0] < 0 ? T(-1) : T(1);
-      const T r = T(std::sqrt(v / rest2));
-      const T along = T(w) + sign * r * dot / (1 + std::abs(mu[0])), across = -sign * r;
-      for (int t = 0; t < 4 && t * q < d; ++t) {
-        const T *g = g0 + t * stride, *m = mu + t * q;
-        T* out = z + t * q;
-        const int64_t n = std::min(q, d - t * q);
-        for (int64_t j = 0; j < n; ++j) out[j] = along * m[j] + across * g[j];
+  // A law's mean direction, copied where its last vector is whole.
+  inline const T* mu_of(const T* mus, int64_t index) {
+    if (index != held_) std::copy(mus + index * d, mus + (index + 1) * d, mu_.begin());
+    held_ = index;
+    return mu_.data();
+  }
+
+ private:
+  int64_t stride_, held_ = -1;
+  std::vector<T> planes_, rows_, mu_;
+  T g0_[kGroup], mu0_[kGroup], rest2_[kGroup], dot_[kGroup], at_mu_[kGroup];
+  double kappa_[kGroup];
+
+  inline void reject(PhiloxKey key, uint64_t first, int64_t count) {
+    int16_t pending[kGroup], left = int16_t(count);
+    for (int16_t i = 0; i < left; ++i) pending[i] = i;
+    for (uint32_t attempt = 0; attempt < kMaxAttempts && left > 0; ++attempt) {
+      int16_t rejected = 0;
+      for (int16_t at = 0; at < left; at += kLanes) {
+        Attempts a;
+        const int lanes = std::min<int>(kLanes, left - at);
+        for (int l = 0; l < kLanes; ++l) {
+          const int16_t i = pending[at + (l < lanes ? l : 0)];
+          const uint64_t sample = first + uint64_t(i);
+          a.k[l] = kappa_[i];
+          a.g0[l] = double(g0_[i]);
+          a.rest2[l] = double(rest2_[i]);
+          a.low[l] = uint32_t(sample);
+          a.high[l] = uint32_t(sample >> 32);
+        }
+        a.make(key, attempt, d);
+        for (int l = 0; l < lanes; ++l) {
+          const int16_t i = pending[at + l];
+          w[i] = T(a.w[l]);
+          v[i] = T(a.v[l]);
+          pending[rejected] = i;
+          rejected += a.accepted[l] == 0;
+        }
       }
-      z[0] = T(w) * mu[0] + r * dot;
-      w_[sample] = T(w);
-      v_[sample] = T(v);
+      left = rejected;
+    }
+  }
+};
+
+template <typename T, typename Z>
+inline void sample_range(const T* mu, const T* kappa, PhiloxKey key, int64_t offset, Z* z_, T* w, T* v, int64_t L, int64_t d, int64_t begin,
+                         int64_t end) {
+  Group<T> group(d);
+  for (int64_t first = begin; first < end; first += group.size) {
+    const int64_t count = std::min(group.size, end - first);
+    group.draw(key, offset, mu, kappa, L, first, count);
+    std::copy(group.w, group.w + count, w + first);
+    std::copy(group.v, group.v + count, v + first);
+    for (int64_t i = 0; i < count; ++i) {
+      const T *m = group.mu_of(mu, group.law[i]), *g = group.g(i);
+      const T along = group.along[i], across = group.across[i];
+      Z* z = z_ + (first + i) * d;
+      if ((end - first - i) * d >= group.width) {  // what runs over is overwritten by the next draw
+        for (int64_t j = 0; j < group.width; j += kLanes)
+          TS_SIMD
+          for (int l = 0; l < kLanes; ++l) narrow(along * m[j + l] + across * g[j + l], z[j + l]);
+      } else {
+        for (int64_t j = 0; j < d; ++j) narrow(along * m[j] + across * g[j], z[j]);
+      }
+      narrow(group.head[i], z[0]);
     }
   }
 }
 
-template <typename T>
-inline void backward_range(const T* grad_z, const T* z_, const T* w_, const T* v_, const T* mu_, const T* kappa_, bool pathwise, T* sum_mu,
+template <typename T, typename Z>
+inline void backward_range(const Z* grad_z, const Z* z_, const T* w_, const T* v_, const T* mu_, const T* kappa_, bool pathwise, T* sum_mu,
                            T* sum_kappa, int64_t L, int64_t d, int64_t begin, int64_t end) {
   const int64_t chunks = (L + kBackwardChunk - 1) / kBackwardChunk;
+  std::vector<double> terms;  // G.mu - w / v G.(z - w mu) of each draw, for the slopes of many at once
+  terms.reserve((end - begin) * std::min(L, kBackwardChunk));
   for (int64_t chunk = begin; chunk < end; ++chunk) {
     const int64_t law = chunk / chunks, first = law * L + chunk % chunks * kBackwardChunk;
     const int64_t last = std::min(first + kBackwardChunk, (law + 1) * L);
     const T* mu = mu_ + law * d;
     T* acc = sum_mu + chunk * d;
     std::fill(acc, acc + d, T(0));
-    const KappaGradient slope(double(kappa_[law]), d, pathwise);
-    double total = 0;
     for (int64_t s = first; s < last; ++s) {
-      const T *G = grad_z + s * d, *z = z_ + s * d;
+      const Z *G = grad_z + s * d, *z = z_ + s * d;
       const T w = w_[s];
-      T along_lanes[kLanes] = {}, across_lanes[kLanes] = {};
+      alignas(64) T along_lanes[kLanes] = {}, across_lanes[kLanes] = {};
       int64_t i = 0;
       for (; i + kLanes <= d; i += kLanes)
+        TS_SIMD
         for (int l = 0; l < kLanes; ++l) {
-          along_lanes[l] += G[i + l] * mu[i + l];
-          across_lanes[l] += G[i + l] * (z[i + l] - w * mu[i + l]);
+          along_lanes[l] += widen(G[i + l]) * mu[i + l];
+          across_lanes[l] += widen(G[i + l]) * (widen(z[i + l]) - w * mu[i + l]);
         }
       for (int l = 0; i < d; ++i, ++l) {
-        along_lanes[l] += G[i] * mu[i];
-        across_lanes[l] += G[i] * (z[i] - w * mu[i]);
+        along_lanes[l] += widen(G[i]) * mu[i];
+        across_lanes[l] += widen(G[i]) * (widen(z[i]) - w * mu[i]);
       }
       const T along = sum_lanes(along_lanes), across = sum_lanes(across_lanes);
-      for (int64_t j = 0; j < d; ++j) acc[j] += w * G[j] - along * z[j];
-      if (v_[s] > 0) total += slope(w, v_[s]) * (along - double(w) / v_[s] * across);
+      for (int64_t j = 0; j < d; ++j) acc[j] += w * widen(G[j]) - along * widen(z[j]);
+      terms.push_back(v_[s] > 0 ? along - double(w) / v_[s] * across : 0.0);
     }
+  }
+
+  // The draws of these chunks lie one after another.
+  const int64_t first = begin / chunks * L + begin % chunks * kBackwardChunk;
+  const int64_t count = int64_t(terms.size());
+  for (int64_t at = 0; at < count; at += kLanes) {
+    double w[kLanes], v[kLanes], k[kLanes], slope[kLanes];
+    TS_SIMD
+    for (int l = 0; l < kLanes; ++l) {
+      const int64_t s = first + std::min(at + l, count - 1);
+      w[l] = double(w_[s]);
+      v[l] = double(v_[s]);
+      k[l] = double(kappa_[s / L]);
+    }
+    vmf_tau_lanes(w, v, k, d, pathwise, slope);
+    for (int l = 0; l < kLanes && at + l < count; ++l) terms[at + l] *= slope[l];
+  }
+  for (int64_t chunk = begin, at = 0; chunk < end; ++chunk) {
+    const int64_t draws = std::min(kBackwardChunk, L - chunk % chunks * kBackwardChunk);
+    double total = 0;
+    for (int64_t i = 0; i < draws; ++i) total += terms[at++];
     sum_kappa[chunk] = T(total);
   }
 }
 
 template <typename T>
-inline void reduce_range(const T* sum_mu, const T* sum_kappa, const T* mu_, T* grad_mu, T* grad_kappa, int64_t chunks, int64_t d, int64_t begin,
-                         int64_t end) {
+inline void reduce_range(const T* sum_mu, const T* sum_kappa, const T* mu_, T* grad_mu, T* grad_kappa, int64_t chunks, int64_t d,
+                         int64_t begin, int64_t end) {
   for (int64_t law = begin; law < end; ++law) {
     const T* mu = mu_ + law * d;
     T* g = grad_mu + law * d;
-    std::copy(sum_mu + law * chunks * d, sum_mu + law * chunks * d + d, g);
+    if (chunks > 1) std::copy(sum_mu + law * chunks * d, sum_mu + law * chunks * d + d, g);
     double total = sum_kappa[law * chunks];
     for (int64_t c = 1; c < chunks; ++c) {
       const T* row = sum_mu + (law * chunks + c) * d;
@@ -160,23 +295,28 @@ inline void reduce_range(const T* sum_mu, const T* sum_kappa, const T* mu_, T* g
 
 }  // namespace
 
-#define TS_INSTANTIATE(T)                                                                                                                        \
-  template <>                                                                                                                                    \
-  TS_EVERY_ISA void vmf_sample_cpu(const T* mu, const T* kappa, PhiloxKey key, T* z, T* w, T* v, int64_t L, int64_t d, int64_t begin,            \
-                                   int64_t end) {                                                                                                \
-    sample_range(mu, kappa, key, z, w, v, L, d, begin, end);                                                                                     \
-  }                                                                                                                                              \
-  template <>                                                                                                                                    \
-  TS_EVERY_ISA void vmf_sample_backward_cpu(const T* grad_z, const T* z, const T* w, const T* v, const T* mu, const T* kappa, bool pathwise,     \
-                                            T* sum_mu, T* sum_kappa, int64_t L, int64_t d, int64_t begin, int64_t end) {                         \
-    backward_range(grad_z, z, w, v, mu, kappa, pathwise, sum_mu, sum_kappa, L, d, begin, end);                                                   \
-  }                                                                                                                                              \
-  template <>                                                                                                                                    \
-  TS_EVERY_ISA void vmf_sample_reduce_cpu(const T* sum_mu, const T* sum_kappa, const T* mu, T* grad_mu, T* grad_kappa, int64_t chunks,           \
-                                          int64_t d, int64_t begin, int64_t end) {                                                               \
-    reduce_range(sum_mu, sum_kappa, mu, grad_mu, grad_kappa, chunks, d, begin, end);                                                             \
+#define TS_INSTANTIATE(T, Z)                                                                                                              \
+  template <>                                                                                                                             \
+  TS_EVERY_ISA void vmf_sample_cpu(const T* mu, const T* kappa, PhiloxKey key, int64_t offset, Z* z, T* w, T* v, int64_t L, int64_t d,    \
+                                   int64_t begin, int64_t end) {                                                                          \
+    sample_range(mu, kappa, key, offset, z, w, v, L, d, begin, end);                                                                      \
+  }                                                                                                                                       \
+  template <>                                                                                                                             \
+  TS_EVERY_ISA void vmf_sample_backward_cpu(const Z* grad_z, const Z* z, const T* w, const T* v, const T* mu, const T* kappa,             \
+                                            bool pathwise, T* sum_mu, T* sum_kappa, int64_t L, int64_t d, int64_t begin, int64_t end) {   \
+    backward_range(grad_z, z, w, v, mu, kappa, pathwise, sum_mu, sum_kappa, L, d, begin, end);                                            \
   }
-TS_INSTANTIATE(float)
-TS_INSTANTIATE(double)
+#define TS_INSTANTIATE_REDUCE(T)                                                                                                          \
+  template <>                                                                                                                             \
+  TS_EVERY_ISA void vmf_sample_reduce_cpu(const T* sum_mu, const T* sum_kappa, const T* mu, T* grad_mu, T* grad_kappa, int64_t chunks,    \
+                                          int64_t d, int64_t begin, int64_t end) {                                                        \
+    reduce_range(sum_mu, sum_kappa, mu, grad_mu, grad_kappa, chunks, d, begin, end);                                                      \
+  }
+TS_INSTANTIATE(float, float)
+TS_INSTANTIATE(float, BFloat16)
+TS_INSTANTIATE(float, Half)
+TS_INSTANTIATE(double, double)
+TS_INSTANTIATE_REDUCE(float)
+TS_INSTANTIATE_REDUCE(double)
 
 }  // namespace transphere

@@ -26,5 +26,5 @@ PYBIND11_MODULE(_C, m) {
     const auto r = transphere::philox({k0, k1}, c0, c1, c2, c3);
     return py::make_tuple(r.w[0], r.w[1], r.w[2], r.w[3]);
   });
-  m.def("_vmf_tau", [](double w, double v, double kappa, int64_t d, bool pathwise) { return transphere::KappaGradient(kappa, d, pathwise)(w, v); });
+  m.def("_vmf_tau", [](double w, double v, double kappa, int64_t d, bool pathwise) { return transphere::vmf_tau(w, v, kappa, d, pathwise); });
 }

@@ -1,5 +1,6 @@
 """Draws from von Mises-Fisher laws."""
 
+import math
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ def vmf_sample(
     kappa_grad: str = "implicit",
     generator: torch.Generator | None = None,
     seed: int | None = None,
+    offset: int = 0,
     backend: str | None = None,
 ) -> Tensor:
     r"""Independent draws from von Mises–Fisher laws, the density :math:`\propto e^{\kappa\,\mu\cdot z}` on the unit sphere of :math:`R^d`.
@@ -34,12 +36,16 @@ def vmf_sample(
         kappa: concentrations >= 0, broadcastable to (...); `inf` returns mu.
         n_samples: draws from each law.
         kappa_grad: "implicit" (unbiased), or "pathwise" (that of the accepted proposal, for comparison).
-        generator: source of the two seed words; default torch's own for the device.
-        seed: fixes the draws, to rounding the same on every backend and device.
+        generator: source of the two seed words; default torch's own for the device, in which the ranks of torch.distributed's default
+            group draw differently even where they are seeded alike.
+        seed: fixes the draws, to rounding the same on every backend, device and number of threads.
+        offset: draws are numbered from here on, in row-major order over (..., n_samples), and only `seed` and number make a draw: a batch
+            in parts gives the draws of the whole where each part's offset is the number of draws before it.
         backend: None for the fastest, or "reference", "cpu", "cuda", "triton".
 
     Returns:
-        Unit vectors (..., n_samples, d), differentiable in `mu` and `kappa` (once). Half types are computed in float32.
+        Unit vectors (..., n_samples, d), differentiable in `mu` and `kappa` (once). bfloat16 and float16 are computed in float32 and
+        rounded as they are stored, without a float32 copy in memory; their gradients are those at the rounded draws.
 
     Raises:
         ValueError: on wrong shapes, dtypes or devices and, on a CPU, if mu is not of unit length or kappa is negative or NaN.
@@ -52,6 +58,8 @@ def vmf_sample(
         raise ValueError(f"{name}: mu: expected a last dimension of at least 2, got shape {tuple(mu.shape)}")
     if not isinstance(n_samples, int) or n_samples < 0:
         raise ValueError(f"{name}: n_samples: expected an integer >= 0, got {n_samples!r}")
+    if not isinstance(offset, int) or not 0 <= offset < 2**62:
+        raise ValueError(f"{name}: offset: expected an integer >= 0, got {offset!r}")
     if kappa_grad not in ("implicit", "pathwise"):
         raise ValueError(f"{name}: kappa_grad: expected 'implicit' or 'pathwise', got {kappa_grad!r}")
     try:
@@ -63,16 +71,17 @@ def vmf_sample(
     check_values(name, "kappa", kappa, lambda t: t >= 0, "values >= 0")
 
     seed_ = seed_words(seed, generator, mu.device)
-    mu_BD = mu.expand(*batch, d).reshape(-1, d).to(compute_dtype(dtype))
+    B = math.prod(batch)  # views cost more than small draws do: none where the shapes are these already
+    mu_BD = (mu if mu.shape == (B, d) else mu.expand(*batch, d).reshape(B, d)).to(compute_dtype(dtype))
     if dtype not in (torch.float32, torch.float64):  # a half vector is unit only to three digits
         mu_BD = torch.nn.functional.normalize(mu_BD, dim=-1)
-    kappa_B = kappa.expand(batch).reshape(-1).to(compute_dtype(dtype))
-    z, _, _ = op(name, backend, mu)(mu_BD, kappa_B, seed_, n_samples, kappa_grad == "pathwise")
-    return z.reshape(*batch, n_samples, d).to(dtype)
+    kappa_B = (kappa if kappa.shape == (B,) else kappa.expand(batch).reshape(B)).to(compute_dtype(dtype))
+    z, _, _ = op(name, backend, mu)(mu_BD, kappa_B, seed_, n_samples, kappa_grad == "pathwise", offset, dtype)
+    return z if len(batch) == 1 else z.reshape(*batch, n_samples, d)
 
 
 def _setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-    mu, kappa, _, _, ctx.pathwise = inputs
+    mu, kappa, _, _, ctx.pathwise, _, _ = inputs
     z, w, v = output
     ctx.save_for_backward(z, w, v, mu, kappa)
     ctx.mark_non_differentiable(w, v)
@@ -80,7 +89,7 @@ def _setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
 
 def _backward(op: Any, ctx: Any, grad_z: Tensor, _w: Tensor, _v: Tensor) -> tuple:
     grad_mu, grad_kappa = op("vmf_sample_backward")(grad_z, *ctx.saved_tensors, ctx.pathwise)
-    return grad_mu, grad_kappa, None, None, None
+    return grad_mu, grad_kappa, None, None, None, None, None
 
 
 define(
@@ -89,10 +98,11 @@ define(
     fake=lambda grad_z, z, w, v, mu, kappa, pathwise: (mu.new_empty(mu.shape), kappa.new_empty(kappa.shape)),
 )
 define(
-    "vmf_sample(Tensor mu, Tensor kappa, Tensor seed, int n_samples, bool pathwise) -> (Tensor z, Tensor w, Tensor v)",
+    "vmf_sample(Tensor mu, Tensor kappa, Tensor seed, int n_samples, bool pathwise, int offset=0, ScalarType? dtype=None)"
+    " -> (Tensor z, Tensor w, Tensor v)",
     reference=_reference,
-    fake=lambda mu, kappa, seed, L, pathwise: (
-        mu.new_empty(mu.shape[0], L, mu.shape[1]),
+    fake=lambda mu, kappa, seed, L, pathwise, offset=0, dtype=None: (
+        mu.new_empty(mu.shape[0], L, mu.shape[1], dtype=dtype),
         mu.new_empty(mu.shape[0], L),
         mu.new_empty(mu.shape[0], L),
     ),

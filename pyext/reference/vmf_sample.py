@@ -5,16 +5,19 @@ import torch
 from torch import Tensor
 
 from .philox import MASK, normals, philox, uniform
-from .vmf_cumulant import cumulant
 
 MAX_ATTEMPTS = 32
+LARGEST = 1e300  # a concentration beyond is infinite
+MAX_STEPS = 116  # of tau's recurrence, at kappa = 1000
 
 
-def vmf_sample(mu: Tensor, kappa: Tensor, seed: Tensor, n_samples: int, pathwise: bool) -> tuple[Tensor, Tensor, Tensor]:
+def vmf_sample(
+    mu: Tensor, kappa: Tensor, seed: Tensor, n_samples: int, pathwise: bool, offset: int = 0, dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     B, d = mu.shape
     m, k = mu.double()[:, None], kappa.double()[:, None]                                     # (B, 1, d), (B, 1)
     key = (seed[0], seed[1])
-    samples = torch.arange(B * n_samples, device=mu.device).reshape(B, n_samples)            # (B, L)
+    samples = offset + torch.arange(B * n_samples, device=mu.device).reshape(B, n_samples)   # (B, L)
     g = normals(key, samples, d)                                                             # (B, L, d)
 
     rest2, norm2 = g[..., 1:].square().sum(-1), g.square().sum(-1)                           # (B, L)
@@ -27,8 +30,8 @@ def vmf_sample(mu: Tensor, kappa: Tensor, seed: Tensor, n_samples: int, pathwise
     along = w + sign * r * dot / (1 + m[..., 0].abs())
     z = along[..., None] * m - (sign * r)[..., None] * g
     z = torch.cat([(w * m[..., 0] + r * dot)[..., None], z[..., 1:]], -1)
-    z = torch.where(torch.isinf(k)[..., None], m, z)
-    return z.to(mu.dtype), w.to(mu.dtype), v.to(mu.dtype)
+    z = torch.where((k > LARGEST)[..., None], m, z)
+    return z.to(dtype or mu.dtype), w.to(mu.dtype), v.to(mu.dtype)
 
 
 def _draw_w(key: tuple[Tensor, Tensor], samples: Tensor, k: Tensor, d: int, x: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,7 +40,7 @@ def _draw_w(key: tuple[Tensor, Tensor], samples: Tensor, k: Tensor, d: int, x: T
     c = torch.hypot(2 * k, torch.full_like(k, n))
     x0, one_minus_x0 = 2 * k / (n + c), 2 * n / (n + 2 * k + c)
     w, v = torch.ones_like(x), torch.zeros_like(x)
-    pending = ~torch.isinf(k).expand_as(x)
+    pending = (k <= LARGEST).expand_as(x)
     for attempt in range(MAX_ATTEMPTS):
         words = philox(key, torch.full_like(samples, attempt), torch.ones_like(samples), samples & MASK, samples >> 32)
         if attempt:  # Ulrich's symmetric beta
@@ -48,7 +51,7 @@ def _draw_w(key: tuple[Tensor, Tensor], samples: Tensor, k: Tensor, d: int, x: T
         small = x2 / (1 + x.abs())
         s = torch.where(x >= 0, 1 + x, small) - one_minus_x0 * x
         t = x0 * x
-        accept = -torch.log(1 - uniform(words[0])) > n * (torch.where(s > 0.5, torch.log1p(t.clamp(min=-0.99)), s.log()) - t / s)
+        accept = -torch.log(1 - uniform(words[0])) > n * (s.log() - t / s)
         w = torch.where(pending, 1 - torch.where(x >= 0, small, 1 - x) * one_minus_x0 / s, w)
         v = torch.where(pending, x2 * one_minus_x0 * (1 + x0) / (s * s), v)
         pending = pending & ~accept
@@ -72,37 +75,30 @@ def vmf_sample_backward(
 
 
 def vmf_tau(w: Tensor, v: Tensor, k: Tensor, d: int, pathwise: bool) -> Tensor:
-    """dw/dkappa: (1/p(w)) int_w^1 (t - A) p(t) dt, or that of the accepted proposal. v = 1 - w^2; all (B, L) against k (B, 1); see
-    csrc/vmf_tau.h."""
-    n = d - 1
-    c = torch.hypot(2 * k, torch.full_like(k, n))
+    """dw/dkappa: (1/p(w)) int_w^1 (t - A) p(t) dt by its recurrence in d, or that of the accepted proposal. v = 1 - w^2; all (B, L) against
+    k (B, 1); see csrc/vmf_tau.h."""
+    finite = torch.where(k > LARGEST, 0.0, k)
     if pathwise:
-        tau = v / c
-    elif d > 32:
-        x0, g = 2 * k / (n + c), k * w + 0.5 * (n + c)
-        tau = v / g * (1 + k / (g * g) * (w + x0 + n * x0 * (c + g) / (c * c)))
+        tau = v / _length(finite, d)
     else:
-        tau = _tau_by_quadrature(w, v, k, d)
-    return torch.where(torch.isinf(k), 0.0, tau)
+        steps = torch.where(finite < 1000, (6 + 3.5 * (2 * finite * finite / (d - 1 + _length(finite, d))).sqrt()).floor(), 0.0)
+        tau, B = _start_of_tau(w, v, finite, d + 2 * steps)                                  # B = 1 - A, (B, 1)
+        below = torch.where(w > 0, v / (1 + w), 1 - w)                                       # 1 - w
+        for i in reversed(range(MAX_STEPS)):
+            e, active = d + 2 * i, i < steps
+            scale = 1 / (e + finite * (1 - B))
+            B = torch.where(active, (e - finite * B) * scale, B)
+            tau = torch.where(active, v / (e - 1) * (B + finite * scale * (below - finite * tau)), tau)
+    return torch.where(k > LARGEST, 0.0, tau)
 
 
-def _tau_by_quadrature(w: Tensor, v: Tensor, k: Tensor, d: int, nodes: int = 64) -> Tensor:
-    """In the angle phi = arccos t, on the side of w away from A, with nodes theta +- R s^2 that crowd at w."""
-    t, weight = _gauss_legendre(nodes, w)                                                    # (nodes,)
-    A = cumulant(k, d, 1)
-    sine = v.sqrt()
-    theta = torch.atan2(sine, w)
-    away = torch.where(w > A, -1.0, 1.0)
-    R = torch.minimum(torch.where(w > A, theta, torch.pi - theta), 14 / (k + d - 1.5).sqrt())
-    s = 0.5 * (1 + t)
-    step = (away * R)[..., None] * s * s                                                     # (B, L, nodes)
-    fall = -2 * (theta[..., None] + step / 2).sin() * (step / 2).sin()                       # cos phi - cos theta
-    log_density = k[..., None] * fall + (d - 2) * ((theta[..., None] + step).sin() / sine[..., None]).log()
-    return sine * R * (weight * s * (w[..., None] + fall - A[..., None]).abs() * log_density.exp()).sum(-1)
+def _length(k: Tensor, d: Tensor | int) -> Tensor:
+    """c = hypot(2k, d - 1)."""
+    return torch.hypot(2 * k, torch.zeros_like(k) + d - 1)
 
 
-def _gauss_legendre(nodes: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    import numpy as np
-
-    x, weight = np.polynomial.legendre.leggauss(nodes)
-    return like.new_tensor(x), like.new_tensor(weight)
+def _start_of_tau(w: Tensor, v: Tensor, k: Tensor, D: Tensor) -> tuple[Tensor, Tensor]:
+    n, c = D - 1, _length(k, D)
+    x0, g = 2 * k / (n + c), k * w + 0.5 * (n + c)
+    tau = v / g * (1 + k / (g * g) * (w + x0 + n * x0 * (c + g) / (c * c)))
+    return tau, 2 * n / (n + 2 * k + c) + x0 * n / (c * c)

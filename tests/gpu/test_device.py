@@ -106,6 +106,20 @@ def test_cpu_and_device_kernels_draw_alike(seed):
     torch.testing.assert_close(*draws, rtol=2e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_half_draws_are_written_by_the_kernel(half, device_backend):
+    """The float32 draws rounded, and no float32 copy of them in memory."""
+    mu, kappa = unit(64, 512).float().cuda(), 50 + 50 * torch.rand(64).cuda()
+    op, seed = _library.op("vmf_sample", device_backend, mu), torch.tensor([1, 2], device="cuda")
+    single = op(mu, kappa, seed, 64, False)[0]
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    z = op(mu, kappa, seed, 64, False, 0, half)[0]
+    peak = torch.cuda.max_memory_allocated() - before
+    assert z.dtype == half and ((z.float() - single).abs() <= 0.51 * torch.finfo(half).eps * single.abs() + 2**-24).all()
+    assert device_backend == "reference" or peak < 1.2 * z.nbytes
+
+
 @pytest.mark.parametrize("op", SAMPLES)
 def test_device_equals_the_emulator(op):
     """The same .cu file on the GPU and in the emulator, but for the GPU's fused multiply-adds."""
