@@ -1,0 +1,222 @@
+// W1 of W problems at once, of up to kCircularColumnPoints points each: a problem is a column of every array, and nothing branches.
+#pragma once
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include "circular_wasserstein.h"
+#include "cpu/circular_fixed_point.h"
+#include "cpu/sort_columns.h"
+
+namespace transphere {
+
+// A key is a point's position above its index; negative where the point is NaN, so that it comes first.
+constexpr int kIndexBits = 63 - kPositionBits;
+constexpr int64_t kIndexMask = (1 << kIndexBits) - 1;
+static_assert(kCircularColumnPoints <= 1 << kIndexBits);
+
+template <typename T, int W>
+class CircularColumns {
+ public:
+  explicit CircularColumns(const CircularProblems<T>& problems)
+      : q_(problems), n_(int(q_.n)), m_(int(q_.m)), points_(n_ + m_), rows_(power_of_2(points_)), key_(rows_), level_(points_), gap_(points_),
+        weight_(q_.u_weights ? points_ : 0), x_(points_) {
+    for (int k = points_; k < rows_; ++k) key_[k] = Row{} + std::numeric_limits<int64_t>::max();
+    if (q_.u_weights) std::fill_n(weight_.data(), points_, Row{});  // idle columns are computed as well
+    const int g = std::gcd(n_, m_);
+    up_ = m_ / g, down_ = n_ / g;
+    unit_ = q_.u_weights ? kWeightUnit : 1.0 / (double(up_) * n_);
+  }
+
+  // Problems [first, first + count), count <= W; what the other columns hold does not matter.
+  void solve(int64_t first, int64_t count) {
+    first_ = first, count_ = count;
+    load();
+    sort_columns(key_.data(), points_, rows_);
+    if (q_.u_weights) find_levels([&](int k, Row index) { return weights_at(k, index); });
+    else find_levels([&](int, Row index) { return index < int64_t(n_) ? Row{} + up_ : Row{} - down_; });
+    find_median();
+    write_slopes();
+    if (q_.u_weights) write_potentials();
+  }
+
+ private:
+  using Row = typename Rows<W>::Int;
+  using Real = typename Rows<W>::Real;
+  using Values = std::array<T, W>;
+
+  static int power_of_2(int points) {
+    int rows = 16;
+    while (rows < points) rows *= 2;
+    return rows;
+  }
+
+  // f(place of the first point, column, run): the runs of columns whose points lie side by side in an array (B, count, P).
+  template <typename F>
+  void for_runs(int64_t count, F&& f) const {
+    for (int64_t column = 0, run, b = first_ / q_.P, p = first_ % q_.P; column < count_; column += run, ++b, p = 0) {
+      run = std::min(count_ - column, q_.P - p);
+      f(b * count * q_.P + p, int(column), int(run));
+    }
+  }
+
+  void read(const T* array, int count, Values* rows) const {
+    for_runs(count, [&](int64_t place, int column, int run) {
+      const T* from = array + place;
+      if (run == W)
+        for (int i = 0; i < count; ++i, from += q_.P)
+          for (int l = 0; l < W; ++l) rows[i][l] = from[l];
+      else
+        for (int i = 0; i < count; ++i, from += q_.P)
+          for (int l = 0; l < run; ++l) rows[i][column + l] = from[l];
+    });
+  }
+
+  void write(const Values* rows, int count, T* array) const {
+    for_runs(count, [&](int64_t place, int column, int run) {
+      T* to = array + place;
+      if (run == W)
+        for (int i = 0; i < count; ++i, to += q_.P)
+          for (int l = 0; l < W; ++l) to[l] = rows[i][l];
+      else
+        for (int i = 0; i < count; ++i, to += q_.P)
+          for (int l = 0; l < run; ++l) to[l] = rows[i][column + l];
+    });
+  }
+
+  void load() {
+    read(q_.u, n_, &x_[0]);
+    read(q_.v, m_, &x_[n_]);
+    const T* x = x_[0].data();
+    int64_t* key = reinterpret_cast<int64_t*>(key_.data());
+    for (int64_t e = 0; e < int64_t(points_) * W; ++e) {
+      const T turns = wrap(x[e]);
+      const bool real = turns == turns;
+      const int64_t k = to_position(real ? double(turns) : 0.0) << kIndexBits | e / W;
+      key[e] = real ? k : k | std::numeric_limits<int64_t>::min();
+    }
+    if (!q_.u_weights) return;
+    for (int column = 0; column < count_; ++column) {
+      const int64_t b = (first_ + column) / q_.P;
+      for (int i = 0; i < n_; ++i) set_weight(i, column, q_.u_weights[b * n_ + i], 1);
+      for (int i = 0; i < m_; ++i) set_weight(n_ + i, column, q_.v_weights[b * m_ + i], -1);
+    }
+  }
+
+  void set_weight(int i, int column, T weight, int sign) {
+    if (weight == weight) weight_[i][column] = sign * to_level(weight);
+    else key_[i][column] |= std::numeric_limits<int64_t>::min();
+  }
+
+  Row weights_at(int, Row index) const {
+    const int64_t* weight = reinterpret_cast<const int64_t*>(weight_.data());
+    Row r;
+    for (int l = 0; l < W; ++l) r[l] = weight[index[l] * W + l];
+    return r;
+  }
+
+  template <typename Step>
+  void find_levels(Step&& step) {
+    Row sum = {}, place = (key_[0] >> kIndexBits) & (kTurn - 1);
+    const Row wrapped = place + kTurn;
+    low_ = Row{} + std::numeric_limits<int64_t>::max(), high_ = ~low_;
+    for (int k = 0; k < points_; ++k) {
+      const Row next = k + 1 < points_ ? (key_[k + 1] >> kIndexBits) & (kTurn - 1) : wrapped;
+      sum += step(k, key_[k] & kIndexMask);
+      level_[k] = sum;
+      gap_[k] = next - place;
+      place = next;
+      low_ = sum < low_ ? sum : low_;
+      high_ = sum > high_ ? sum : high_;
+    }
+  }
+
+  // The median is the smallest level with at least half the circle at or below it. low_ and high_ are always levels of their column.
+  void find_median() {
+    const auto open = [&] {
+      const Row difference = high_ - low_;
+      int64_t any = 0;
+      for (int l = 0; l < W; ++l) any |= difference[l];
+      return any != 0;
+    };
+    while (open()) {
+      const Row middle = (low_ & high_) + ((low_ ^ high_) >> 1);  // their mean, rounded down
+      Row below = {}, above = high_, under = low_;
+      for (int k = 0; k < points_; ++k) {
+        const Row level = level_[k], in = level <= middle;
+        below += gap_[k] & in;
+        const Row a = in ? above : level, u = in ? level : under;
+        above = a < above ? a : above;
+        under = u > under ? u : under;
+      }
+      const Row half = below >= kTurn / 2;
+      high_ = half ? under : high_;
+      low_ = half ? low_ : above;
+    }
+  }
+
+  void write_slopes() {
+    Real cost = {}, bad = {};
+    for (int l = 0; l < W; ++l) bad[l] = key_[0][l] < 0 ? std::numeric_limits<double>::quiet_NaN() : 0.0;
+    Row before = distance(points_ - 1);
+    for (int k = 0; k < points_; ++k) {
+      const Row after = distance(k);
+      cost += __builtin_convertvector(after, Real) * __builtin_convertvector(gap_[k], Real);
+      scatter(k, __builtin_convertvector(before - after, Real) * unit_ + bad);
+      before = after;
+    }
+    cost = cost * (unit_ / kTurn) + bad;
+    for (int l = 0; l < count_; ++l) q_.cost[first_ + l] = T(cost[l]);
+    write(&x_[0], n_, q_.u_slope);
+    write(&x_[n_], m_, q_.v_slope);
+  }
+
+  Row distance(int k) const {
+    const Row d = level_[k] - low_;
+    return d < 0 ? -d : d;
+  }
+
+  void scatter(int k, const Real& values) {
+    T* x = x_[0].data();
+    const Row to = (key_[k] & kIndexMask) * W;
+    for (int l = 0; l < W; ++l) x[to[l] + l] = T(values[l]);
+  }
+
+  void write_potentials() {
+    Row balance = {}, own = {};
+    for (int k = 0; k < points_; ++k) {
+      balance += signed_gap(k);
+      own += level_[k] == low_ ? gap_[k] : Row{};
+    }
+    Real share, bad = {};  // the sign at the median's own gaps
+    for (int l = 0; l < W; ++l) {
+      share[l] = own[l] > 0 ? -double(balance[l]) / double(own[l]) : 0.0;
+      bad[l] = key_[0][l] < 0 ? std::numeric_limits<double>::quiet_NaN() : 0.0;
+    }
+    Row rise = {}, flat = {};
+    for (int k = points_ - 1; k >= 0; --k) {
+      rise += signed_gap(k);
+      flat += level_[k] == low_ ? gap_[k] : Row{};
+      const Real potential = (__builtin_convertvector(rise, Real) + share * __builtin_convertvector(flat, Real)) * (1.0 / kTurn) + bad;
+      scatter(k, (key_[k] & kIndexMask) < int64_t(n_) ? potential : -potential);
+    }
+    write(&x_[0], n_, q_.u_potential);
+    write(&x_[n_], m_, q_.v_potential);
+  }
+
+  Row signed_gap(int k) const { return level_[k] > low_ ? gap_[k] : level_[k] < low_ ? -gap_[k] : Row{}; }
+
+  const CircularProblems<T>& q_;
+  const int n_, m_, points_, rows_;
+  int up_, down_;    // what a point of u and of v adds to the level, in units of 1 / lcm(n, m)
+  double unit_;
+  int64_t first_ = 0;
+  int64_t count_ = 0;
+  RowArray<Row> key_, level_, gap_, weight_;
+  alignas(8 * W) Row low_, high_;  // at last both the median
+  std::vector<Values> x_;  // points, then slopes, then potentials
+};
+
+}  // namespace transphere
