@@ -19,7 +19,7 @@
 
 namespace transphere {
 
-struct Team;  // team.h
+struct Team;
 
 template <typename T>
 struct CircularProblems {
@@ -28,9 +28,9 @@ struct CircularProblems {
   int64_t n, m, P;
 };
 
-// On the CPU: problems [begin, end) of B * P, p innermost. Up to kCircularColumnPoints points n + m, several problems at a time; with more,
-// one at a time, whose work a team can share.
-constexpr int kCircularColumnPoints = 2048;
+// On the CPU: problems [begin, end) of B * P, p innermost. With n + m <= kCircularColumnPoints up to kCircularColumns problems at a time, so that
+// begin is best a multiple of it; with more points one at a time, whose work a team can share.
+constexpr int kCircularColumnPoints = 2048, kCircularColumns = 8;
 
 template <typename T>
 void circular_wasserstein_cpu(const CircularProblems<T>& problems, int64_t begin, int64_t end);

@@ -4,6 +4,7 @@
 #include <array>
 #include <limits>
 #include <numeric>
+#include <type_traits>
 #include <vector>
 
 #include "circular_wasserstein.h"
@@ -35,8 +36,8 @@ class CircularColumns {
     first_ = first, count_ = count;
     load();
     sort_columns(key_.data(), points_, rows_);
-    if (q_.u_weights) find_levels([&](int k, Row index) { return weights_at(k, index); });
-    else find_levels([&](int, Row index) { return index < int64_t(n_) ? Row{} + up_ : Row{} - down_; });
+    if (q_.u_weights) find_levels([&](const Row& index) { return weights_at(index); });
+    else find_levels([&](const Row& index) { return index < int64_t(n_) ? Row{} + up_ : Row{} - down_; });
     find_median();
     write_slopes();
     if (q_.u_weights) write_potentials();
@@ -53,42 +54,32 @@ class CircularColumns {
     return rows;
   }
 
-  // f(place of the first point, column, run): the runs of columns whose points lie side by side in an array (B, count, P).
+  // f(place, row, run): every point of the tile by its place in an array (B, count, P) and in rows from `first_row` on, those that are neighbours
+  // in both together. Few rows at a time, which stay in the cache until the last column is done.
   template <typename F>
-  void for_runs(int64_t count, F&& f) const {
-    for (int64_t column = 0, run, b = first_ / q_.P, p = first_ % q_.P; column < count_; column += run, ++b, p = 0) {
-      run = std::min(count_ - column, q_.P - p);
-      f(b * count * q_.P + p, int(column), int(run));
-    }
+  void for_places(int count, int first_row, F&& f) {
+    constexpr int kBlock = 256;
+    for (int begin = 0; begin < count; begin += kBlock)
+      for (int64_t column = 0, run, b = first_ / q_.P, p = first_ % q_.P; column < count_; column += run, ++b, p = 0) {
+        run = std::min(count_ - column, q_.P - p);
+        int64_t place = (b * count + begin) * q_.P + p;
+        for (int i = begin; i < count && i < begin + kBlock; ++i, place += q_.P) {
+          T* row = x_[first_row + i].data() + column;
+          if (run == W) f(place, row, std::integral_constant<int, W>());
+          else
+            for (int l = 0; l < run; ++l) f(place + l, row + l, std::integral_constant<int, 1>());
+        }
+      }
   }
 
-  void read(const T* array, int count, Values* rows) const {
-    for_runs(count, [&](int64_t place, int column, int run) {
-      const T* from = array + place;
-      if (run == W)
-        for (int i = 0; i < count; ++i, from += q_.P)
-          for (int l = 0; l < W; ++l) rows[i][l] = from[l];
-      else
-        for (int i = 0; i < count; ++i, from += q_.P)
-          for (int l = 0; l < run; ++l) rows[i][column + l] = from[l];
-    });
-  }
-
-  void write(const Values* rows, int count, T* array) const {
-    for_runs(count, [&](int64_t place, int column, int run) {
-      T* to = array + place;
-      if (run == W)
-        for (int i = 0; i < count; ++i, to += q_.P)
-          for (int l = 0; l < W; ++l) to[l] = rows[i][l];
-      else
-        for (int i = 0; i < count; ++i, to += q_.P)
-          for (int l = 0; l < run; ++l) to[l] = rows[i][column + l];
-    });
+  void write(T* u, T* v) {
+    for_places(n_, 0, [u](int64_t place, const T* row, auto run) { std::copy_n(row, run(), u + place); });
+    for_places(m_, n_, [v](int64_t place, const T* row, auto run) { std::copy_n(row, run(), v + place); });
   }
 
   void load() {
-    read(q_.u, n_, &x_[0]);
-    read(q_.v, m_, &x_[n_]);
+    for_places(n_, 0, [u = q_.u](int64_t place, T* row, auto run) { std::copy_n(u + place, run(), row); });
+    for_places(m_, n_, [v = q_.v](int64_t place, T* row, auto run) { std::copy_n(v + place, run(), row); });
     const T* x = x_[0].data();
     int64_t* key = reinterpret_cast<int64_t*>(key_.data());
     for (int64_t e = 0; e < int64_t(points_) * W; ++e) {
@@ -106,15 +97,14 @@ class CircularColumns {
   }
 
   void set_weight(int i, int column, T weight, int sign) {
-    if (weight == weight) weight_[i][column] = sign * to_level(weight);
+    if (std::isfinite(weight)) weight_[i][column] = sign * to_level(weight);
     else key_[i][column] |= std::numeric_limits<int64_t>::min();
   }
 
-  Row weights_at(int, Row index) const {
-    const int64_t* weight = reinterpret_cast<const int64_t*>(weight_.data());
-    Row r;
-    for (int l = 0; l < W; ++l) r[l] = weight[index[l] * W + l];
-    return r;
+  Row weights_at(const Row& index) const {
+    Row weights = {};
+    for (int l = 0; l < W; ++l) weights[l] = weight_[index[l]][l];
+    return weights;
   }
 
   template <typename Step>
@@ -124,7 +114,7 @@ class CircularColumns {
     low_ = Row{} + std::numeric_limits<int64_t>::max(), high_ = ~low_;
     for (int k = 0; k < points_; ++k) {
       const Row next = k + 1 < points_ ? (key_[k + 1] >> kIndexBits) & (kTurn - 1) : wrapped;
-      sum += step(k, key_[k] & kIndexMask);
+      sum += step(key_[k] & kIndexMask);
       level_[k] = sum;
       gap_[k] = next - place;
       place = next;
@@ -169,8 +159,7 @@ class CircularColumns {
     }
     cost = cost * (unit_ / kTurn) + bad;
     for (int l = 0; l < count_; ++l) q_.cost[first_ + l] = T(cost[l]);
-    write(&x_[0], n_, q_.u_slope);
-    write(&x_[n_], m_, q_.v_slope);
+    write(q_.u_slope, q_.v_slope);
   }
 
   Row distance(int k) const {
@@ -202,8 +191,7 @@ class CircularColumns {
       const Real potential = (__builtin_convertvector(rise, Real) + share * __builtin_convertvector(flat, Real)) * (1.0 / kTurn) + bad;
       scatter(k, (key_[k] & kIndexMask) < int64_t(n_) ? potential : -potential);
     }
-    write(&x_[0], n_, q_.u_potential);
-    write(&x_[n_], m_, q_.v_potential);
+    write(q_.u_potential, q_.v_potential);
   }
 
   Row signed_gap(int k) const { return level_[k] > low_ ? gap_[k] : level_[k] < low_ ? -gap_[k] : Row{}; }

@@ -97,7 +97,7 @@ class CircularLarge {
           items_[i] = {Key::from(turns), uint32_t(i)};
         }
         if (weights)
-          for (int64_t i = from; i < to; ++i) bad |= !(weights[i - first] == weights[i - first]);
+          for (int64_t i = from; i < to; ++i) bad |= !std::isfinite(weights[i - first]);
       };
       add(q_.u, q_.u_weights, std::min(begin, n_), std::min(end, n_), 0);
       add(q_.v, q_.v_weights, std::max(begin, n_), std::max(end, n_), n_);
