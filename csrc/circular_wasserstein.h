@@ -28,8 +28,8 @@ struct CircularProblems {
   int64_t n, m, P;
 };
 
-// On the CPU: problems [begin, end) of B * P, p innermost. With n + m <= kCircularColumnPoints up to kCircularColumns problems at a time, so that
-// begin is best a multiple of it; with more points one at a time, whose work a team can share.
+// On the CPU: problems [begin, end) of B * P, p innermost. Up to kCircularColumnPoints points n + m, kCircularColumns problems at a time;
+// beyond, one at a time, whose work a team can share.
 constexpr int kCircularColumnPoints = 2048, kCircularColumns = 8;
 
 template <typename T>

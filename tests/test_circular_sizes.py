@@ -1,5 +1,5 @@
-"""Circular W1 of the CPU kernel over the sizes and kinds of points at which it takes other ways: the padded networks, the side-by-side columns
-up to 2048 points, the radix sort beyond. The reference, in float64, is the law for costs, slopes and potentials."""
+"""Circular W1 of the CPU kernel over the sizes and kinds of points at which it takes other ways: networks of 16 rows and of padded powers of
+two, up to 2048 points, and the radix sort beyond. The reference, in float64, is the law for costs, slopes and potentials."""
 
 import ctypes
 import math
@@ -43,7 +43,7 @@ def problem(kind, n, m, dtype, weighted, B=2, P=5):
     if not weighted:
         return u, v, None, None
     a, b = (torch.rand(B, k, dtype=dtype) for k in (n, m))
-    if kind not in ("concentrated", "near zero"):  # there the median is the last level, 0 up to rounding, which has no sign to compare with 0
+    if kind not in ("concentrated", "near zero"):  # there the median is the last level, 0 up to rounding: next to it 0 has no sign
         a[:, ::3] = 0
         a[:, -1] += 1
     return u, v, a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True)
@@ -112,9 +112,8 @@ def test_not_a_number_stays_in_its_problem(n, where, poison, dtype):
     for x, y in zip(op("", *inputs), clean, strict=True):
         assert x[1].isnan().all() and torch.equal(x[::2], y[::2])
     inputs = problem("uniform", n, n, dtype, False, B=3, P=3)
-    clean = op("", *inputs)
     inputs[where % 2][1, n // 2, 1] = poison
-    for x, y in zip(op("", *inputs)[:3], clean, strict=False):
+    for x in op("", *inputs)[:3]:
         assert x[1, ..., 1].isnan().all() and x.isnan().sum() == x[1, ..., 1].numel()
 
 
@@ -149,8 +148,8 @@ def columns_of(tmp_path_factory):
     """The columns' kernel at a width, whatever this machine's own is."""
     folder = tmp_path_factory.mktemp("columns")
     (folder / "columns.cpp").write_text(DRIVER)
-    command = [emulated.CXX, "-std=c++17", "-O1", "-Wall", "-Wno-psabi", "-shared", "-fPIC", f"-I{emulated.CSRC}", str(folder / "columns.cpp")]
-    library = ctypes.CDLL(str(emulated._make(folder / "columns.so", command)))
+    flags = ["-std=c++17", "-O1", "-Wall", "-Wno-psabi", "-shared", "-fPIC", f"-I{emulated.CSRC}"]
+    library = ctypes.CDLL(str(emulated._make(folder / "columns.so", [emulated.CXX, *flags, str(folder / "columns.cpp")])))
 
     def run(width, u, v, a, b):
         out = [torch.full_like(x, math.nan) for x in (u[:, 0], u, v, u, v)]

@@ -22,8 +22,8 @@ template <typename T, int W>
 class CircularColumns {
  public:
   explicit CircularColumns(const CircularProblems<T>& problems)
-      : q_(problems), n_(int(q_.n)), m_(int(q_.m)), points_(n_ + m_), rows_(power_of_2(points_)), key_(rows_), level_(points_), gap_(points_),
-        weight_(q_.u_weights ? points_ : 0), x_(points_) {
+      : q_(problems), n_(int(q_.n)), m_(int(q_.m)), points_(n_ + m_), rows_(power_of_2(points_)), key_(rows_), level_(points_),
+        gap_(points_), weight_(q_.u_weights ? points_ : 0), x_(points_) {
     for (int k = points_; k < rows_; ++k) key_[k] = Row{} + std::numeric_limits<int64_t>::max();
     if (q_.u_weights) std::fill_n(weight_.data(), points_, Row{});  // idle columns are computed as well
     const int g = std::gcd(n_, m_);
@@ -54,8 +54,8 @@ class CircularColumns {
     return rows;
   }
 
-  // f(place, row, run): every point of the tile by its place in an array (B, count, P) and in rows from `first_row` on, those that are neighbours
-  // in both together. Few rows at a time, which stay in the cache until the last column is done.
+  // f(place, row, run): every point of the tile by its place in an array (B, count, P) and in x_ from `first_row` on, a run of neighbours
+  // in both at once. Few rows at a time, which stay in the cache until the last column is done.
   template <typename F>
   void for_places(int count, int first_row, F&& f) {
     constexpr int kBlock = 256;

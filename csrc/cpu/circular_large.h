@@ -3,6 +3,7 @@
 #pragma once
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <limits>
 #include <numeric>
 #include <vector>
@@ -50,7 +51,8 @@ template <typename T>
 class CircularLarge {
  public:
   CircularLarge(int64_t n, int64_t m, bool weighted, const Team& team)
-      : n_(n), m_(m), points_(n + m), weighted_(weighted), team_(team), items_(points_), spare_(points_), steps_(points_), members_(team.size) {
+      : n_(n), m_(m), points_(n + m), weighted_(weighted), team_(team), items_(points_), spare_(points_), steps_(points_),
+        members_(team.size) {
     const int64_t g = std::gcd(n, m);
     up_ = m / g, down_ = n / g;
     unit_ = weighted ? kWeightUnit : 1.0 / (double(up_) * double(n));
@@ -169,13 +171,13 @@ class CircularLarge {
       if (!shift) break;
       high = low + (int64_t(1) << shift) - 1;
       for_each_member([&](Member& member, int64_t begin, int64_t end) {
-        const auto in = [&](const Step& step) { return step.level >= low && step.level <= high; };
+        const auto out = [&](const Step& step) { return step.level < low || step.level > high; };
+        auto& kept = member.steps;
         if (first) {
-          member.steps.clear();
-          for (int64_t k = begin; k < end; ++k)
-            if (in(steps_[k])) member.steps.push_back(steps_[k]);
+          kept.clear();
+          std::remove_copy_if(steps_.begin() + begin, steps_.begin() + end, std::back_inserter(kept), out);
         } else {
-          member.steps.erase(std::remove_if(member.steps.begin(), member.steps.end(), [&](const Step& s) { return !in(s); }), member.steps.end());
+          kept.erase(std::remove_if(kept.begin(), kept.end(), out), kept.end());
         }
       });
     }
@@ -192,7 +194,7 @@ class CircularLarge {
       for (int64_t k = begin; k < end; ++k) {
         const int64_t after = distance(k), i = items_[k].index;
         cost += (unsigned __int128)after * uint64_t(steps_[k].gap);
-        (i < n_ ? q_.u_slope : q_.v_slope - n_)[i] = T(double(before - after) * unit_);
+        (i < n_ ? q_.u_slope[i] : q_.v_slope[i - n_]) = T(double(before - after) * unit_);
         before = after;
       }
       member.cost = cost;
@@ -220,7 +222,7 @@ class CircularLarge {
         above += signed_gap(k);
         at += steps_[k].level == median_ ? steps_[k].gap : 0;
         const double potential = double(above + int64_t(own * double(at))) / kTurn;
-        (i < n_ ? q_.u_potential : q_.v_potential - n_)[i] = T(i < n_ ? potential : -potential);
+        (i < n_ ? q_.u_potential[i] : q_.v_potential[i - n_]) = T(i < n_ ? potential : -potential);
       }
     });
   }

@@ -1,7 +1,7 @@
-// Sorting W columns of 64-bit keys side by side. A row holds one key of each column and is one vector register, so every comparison is a vector
-// minimum and maximum and nothing branches. Batcher's bitonic network in the form in which all comparators point down:
-// merging two sorted halves compares row i with row i from the end, then rows at distance a quarter, an eighth, ... of the block.
-// Three of these levels at a time are done on eight rows in registers.
+// Sorting W columns of 64-bit keys side by side. A row holds one key of each column and is one vector register, so every comparison is a
+// vector minimum and maximum and nothing branches. Batcher's bitonic network, in the form in which all comparators point down: merging two
+// sorted halves compares row i with row i from the end, then rows at distance a quarter, an eighth, ... of the block. Three of these levels
+// at a time are done on eight rows in registers.
 #pragma once
 #include <cstdint>
 #include <memory>
