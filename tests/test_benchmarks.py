@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import curves_sliced_wasserstein
 import harness
 import pytest
 import report
@@ -153,6 +154,15 @@ def test_slow_and_absent_peers_are_named_not_timed(bench):
     assert code == 0 and "without slow: a call takes more than 0.01 s" in out and "without absent: ImportError: not here" in out
     assert "| slow |" not in out and "| absent |" not in out
     assert harness.optional("no_such_module") is None and harness.optional("math").pi > 3
+
+
+def test_curves_of_the_sliced_distance(monkeypatch, tmp_path):
+    monkeypatch.setattr(curves_sliced_wasserstein, "POINTS", 64)
+    assert curves_sliced_wasserstein.main(["--points", "1", "--seconds", "0.01", "--out", str(tmp_path)]) == 0
+    with (tmp_path / "curves_sliced_wasserstein.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {r["way"] for r in rows} >= {"ours", "eager torch"} and {r["mode"] for r in rows} == {harness.FORWARD, harness.BOTH}
+    assert (tmp_path / "curves_sliced_wasserstein.png").stat().st_size > 10_000
 
 
 def test_percentiles():

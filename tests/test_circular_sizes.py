@@ -1,5 +1,5 @@
-"""Circular W1 of the CPU kernel over the sizes and kinds of points at which it takes other ways: networks of 16 rows and of padded powers of
-two, up to 2048 points, and the radix sort beyond. The reference, in float64, is the law for costs, slopes and potentials."""
+"""Circular W1 of the CPU kernel over the sizes and kinds of points at which it takes other ways: networks of 16 rows, of padded powers
+of two up to 2048, and the radix sort beyond. The reference, in float64, is the law for costs, slopes and potentials."""
 
 import ctypes
 import math
