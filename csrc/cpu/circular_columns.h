@@ -36,6 +36,7 @@ class CircularColumns {
     first_ = first, count_ = count;
     load();
     sort_columns(key_.data(), points_, rows_);
+    for (int l = 0; l < W; ++l) bad_[l] = key_[0][l] < 0 ? std::numeric_limits<double>::quiet_NaN() : 0.0;
     if (q_.u_weights) find_levels([&](const Row& index) { return weights_at(index); });
     else find_levels([&](const Row& index) { return index < int64_t(n_) ? Row{} + up_ : Row{} - down_; });
     find_median();
@@ -148,16 +149,15 @@ class CircularColumns {
   }
 
   void write_slopes() {
-    Real cost = {}, bad = {};
-    for (int l = 0; l < W; ++l) bad[l] = key_[0][l] < 0 ? std::numeric_limits<double>::quiet_NaN() : 0.0;
+    Real cost = {};
     Row before = distance(points_ - 1);
     for (int k = 0; k < points_; ++k) {
       const Row after = distance(k);
       cost += __builtin_convertvector(after, Real) * __builtin_convertvector(gap_[k], Real);
-      scatter(k, __builtin_convertvector(before - after, Real) * unit_ + bad);
+      scatter(k, __builtin_convertvector(before - after, Real) * unit_);
       before = after;
     }
-    cost = cost * (unit_ / kTurn) + bad;
+    cost = cost * (unit_ / kTurn) + bad_;
     for (int l = 0; l < count_; ++l) q_.cost[first_ + l] = T(cost[l]);
     write(q_.u_slope, q_.v_slope);
   }
@@ -167,10 +167,11 @@ class CircularColumns {
     return d < 0 ? -d : d;
   }
 
+  // To the place of the k-th point in x_.
   void scatter(int k, const Real& values) {
-    T* x = x_[0].data();
-    const Row to = (key_[k] & kIndexMask) * W;
-    for (int l = 0; l < W; ++l) x[to[l] + l] = T(values[l]);
+    const Real marked = values + bad_;
+    const Row index = key_[k] & kIndexMask;
+    for (int l = 0; l < W; ++l) x_[index[l]][l] = T(marked[l]);
   }
 
   void write_potentials() {
@@ -179,16 +180,13 @@ class CircularColumns {
       balance += signed_gap(k);
       own += level_[k] == low_ ? gap_[k] : Row{};
     }
-    Real share, bad = {};  // the sign at the median's own gaps
-    for (int l = 0; l < W; ++l) {
-      share[l] = own[l] > 0 ? -double(balance[l]) / double(own[l]) : 0.0;
-      bad[l] = key_[0][l] < 0 ? std::numeric_limits<double>::quiet_NaN() : 0.0;
-    }
+    Real share = {};  // the sign at the median's own gaps
+    for (int l = 0; l < W; ++l) share[l] = own[l] > 0 ? -double(balance[l]) / double(own[l]) : 0.0;
     Row rise = {}, flat = {};
     for (int k = points_ - 1; k >= 0; --k) {
       rise += signed_gap(k);
       flat += level_[k] == low_ ? gap_[k] : Row{};
-      const Real potential = (__builtin_convertvector(rise, Real) + share * __builtin_convertvector(flat, Real)) * (1.0 / kTurn) + bad;
+      const Real potential = (__builtin_convertvector(rise, Real) + share * __builtin_convertvector(flat, Real)) * (1.0 / kTurn);
       scatter(k, (key_[k] & kIndexMask) < int64_t(n_) ? potential : -potential);
     }
     write(q_.u_potential, q_.v_potential);
@@ -198,12 +196,12 @@ class CircularColumns {
 
   const CircularProblems<T>& q_;
   const int n_, m_, points_, rows_;
-  int up_, down_;    // what a point of u and of v adds to the level, in units of 1 / lcm(n, m)
+  int up_, down_;  // what a point of u and of v adds to the level, in units of 1 / lcm(n, m)
   double unit_;
-  int64_t first_ = 0;
-  int64_t count_ = 0;
+  int64_t first_ = 0, count_ = 0;
   RowArray<Row> key_, level_, gap_, weight_;
-  alignas(8 * W) Row low_, high_;  // at last both the median
+  alignas(8 * W) Row low_ = {}, high_ = {};  // at last both the median
+  alignas(8 * W) Real bad_ = {};             // NaN for a problem with a NaN, else 0
   std::vector<Values> x_;  // points, then slopes, then potentials
 };
 

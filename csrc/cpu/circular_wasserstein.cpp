@@ -83,15 +83,15 @@ inline void solve_large(const CircularProblems<T>& q, int64_t begin, int64_t end
 
 }  // namespace
 
-#define TS_INSTANTIATE(T)                                                                                                        \
-  template <>                                                                                                                    \
-  void circular_wasserstein_cpu(const CircularProblems<T>& problems, int64_t begin, int64_t end) {                               \
-    static const auto columns = widest_columns<T>();                                                                             \
-    columns(problems, begin, end);                                                                                               \
-  }                                                                                                                              \
-  template <>                                                                                                                    \
-  TS_EVERY_ISA void circular_wasserstein_large_cpu(const CircularProblems<T>& problems, int64_t begin, int64_t end, const Team& team) { \
-    solve_large(problems, begin, end, team);                                                                                     \
+#define TS_INSTANTIATE(T)                                                                                                                \
+  template <>                                                                                                                            \
+  void circular_wasserstein_cpu(const CircularProblems<T>& problems, int64_t begin, int64_t end) {                                       \
+    static const auto columns = widest_columns<T>();                                                                                     \
+    columns(problems, begin, end);                                                                                                       \
+  }                                                                                                                                      \
+  template <>                                                                                                                            \
+  TS_EVERY_ISA void circular_wasserstein_large_cpu(const CircularProblems<T>& problems, int64_t begin, int64_t end, const Team& team) {  \
+    solve_large(problems, begin, end, team);                                                                                             \
   }
 TS_INSTANTIATE(float)
 TS_INSTANTIATE(double)

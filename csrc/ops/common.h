@@ -67,7 +67,7 @@ void parallel(int64_t n, int64_t cost, F&& f) {
 
 inline int threads() { return int(torch::stable::get_num_threads()); }
 
-// The threads as a team for one problem of `cost` nanoseconds.
+// A team for one problem of `cost` nanoseconds: no more members than find a tenth of a millisecond's work.
 inline Team team(int64_t cost) {
   const int size = int(std::clamp<int64_t>(cost / 100000, 1, threads()));
   return {size, [size](const std::function<void(int)>& f) {
