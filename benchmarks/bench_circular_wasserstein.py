@@ -66,7 +66,7 @@ def case(device, B, n, m, weighted=False, compile=True, pot=True):
     moved = 4 * B * ((1 + weighted) * (n + m) + 1)
     return Case(
         op="circular_wasserstein",
-        shape=f"{B} pairs of {n} points" + (f" and {m}" if n != m else "") + (", weighted" if weighted else ""),
+        shape=f"{B} pair{'s' * (B > 1)} of {n} points" + (f" and {m}" if n != m else "") + (", weighted" if weighted else ""),
         inputs=(*sets, *weights),
         ours=ours("circular_wasserstein", device, run),
         reference=lambda *inputs: run(*inputs, backend="reference"),

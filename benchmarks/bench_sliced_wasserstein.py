@@ -33,7 +33,7 @@ def case(device, B, n, d, P, compile=True, pot=True):
         peers["POT"] = Way(pot_loop, differentiable=False)
     return Case(
         op="sliced_wasserstein",
-        shape=f"{B} pairs of {n} points, d = {d}, {P} circles",
+        shape=f"{B} pair{'s' * (B > 1)} of {n} points, d = {d}, {P} circles",
         inputs=(x, y),
         ours=ours(
             "circular_wasserstein",

@@ -9,6 +9,7 @@
 
 #include "circular_wasserstein.h"
 #include "cpu/circular_fixed_point.h"
+#include "cpu/scratch.h"
 #include "cpu/sort_columns.h"
 
 namespace transphere {
@@ -199,7 +200,7 @@ class CircularColumns {
   int up_, down_;  // what a point of u and of v adds to the level, in units of 1 / lcm(n, m)
   double unit_;
   int64_t first_ = 0, count_ = 0;
-  RowArray<Row> key_, level_, gap_, weight_;
+  Scratch<Row> key_, level_, gap_, weight_;  // std::vector aligns by alignof(Row), which is the baseline's
   alignas(8 * W) Row low_ = {}, high_ = {};  // at last both the median
   alignas(8 * W) Real bad_ = {};             // NaN for a problem with a NaN, else 0
   std::vector<Values> x_;  // points, then slopes, then potentials

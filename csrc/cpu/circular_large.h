@@ -61,7 +61,7 @@ class CircularLarge {
   void solve(const CircularProblem<T>& problem) {
     q_ = problem;
     if (!load()) return fail();
-    sort_(items_, spare_, team_);
+    sort_(items_, spare_, points_, team_);
     find_levels();
     find_median();
     write_slopes();
@@ -70,6 +70,7 @@ class CircularLarge {
 
  private:
   using Key = CircularKey<T>;
+  using Sorted = Item<typename Key::Type>;
   struct Step {
     int64_t level, gap;  // of the arc that begins at a point
   };
@@ -175,7 +176,7 @@ class CircularLarge {
         auto& kept = member.steps;
         if (first) {
           kept.clear();
-          std::remove_copy_if(steps_.begin() + begin, steps_.begin() + end, std::back_inserter(kept), out);
+          std::remove_copy_if(&steps_[begin], &steps_[0] + end, std::back_inserter(kept), out);
         } else {
           kept.erase(std::remove_if(kept.begin(), kept.end(), out), kept.end());
         }
@@ -233,9 +234,9 @@ class CircularLarge {
   int64_t up_, down_;  // what a point of u and of v adds to the level, in units of 1 / lcm(n, m)
   double unit_;
   CircularProblem<T> q_;
-  std::vector<Item<typename Key::Type>> items_, spare_;
+  Scratch<Sorted> items_, spare_;
+  Scratch<Step> steps_;
   typename Key::Sort sort_;
-  std::vector<Step> steps_;
   std::vector<Member> members_;
   int64_t median_ = 0;
 };

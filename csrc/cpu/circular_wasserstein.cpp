@@ -2,8 +2,6 @@
 // so every bit of the result, depends on n + m alone.
 #include "circular_wasserstein.h"
 
-#include <vector>
-
 #include "cpu/circular_columns.h"
 #include "cpu/circular_large.h"
 #include "team.h"
@@ -49,7 +47,8 @@ template <typename T>
 inline void solve_large(const CircularProblems<T>& q, int64_t begin, int64_t end, const Team& team) {
   const int64_t n = q.n, m = q.m, P = q.P, points = n + m, together = P == 1 ? 1 : std::clamp<int64_t>((1 << 22) / points, 1, 16);
   CircularLarge<T> large(n, m, q.u_weights != nullptr, team);
-  std::vector<T> x(P == 1 ? 0 : together * points), potential(q.u_weights ? x.size() : 0);
+  const int64_t gathered = P == 1 ? 0 : together * points;
+  Scratch<T> x(gathered), potential(q.u_weights ? gathered : 0);
   for (int64_t first = begin, count; first < end; first += count) {
     const int64_t b = first / P, p = first % P;
     count = std::min({together, end - first, P - p});

@@ -2,9 +2,9 @@
 // The result does not depend on the size of the team, and the time not on the keys.
 #pragma once
 #include <cstdint>
-#include <functional>
 #include <vector>
 
+#include "cpu/scratch.h"
 #include "team.h"
 
 namespace transphere {
@@ -19,9 +19,8 @@ struct Item {
 template <typename Key, int kDigitBits, int kDigits>
 class RadixSort {
  public:
-  // Sorts `items`; `spare` is as large. Both may have been swapped.
-  void operator()(std::vector<Item<Key>>& items, std::vector<Item<Key>>& spare, const Team& team) {
-    const int64_t count = int64_t(items.size());
+  // Sorts `items`; `spare` has room for as many, and may come back in its place.
+  void operator()(Scratch<Item<Key>>& items, Scratch<Item<Key>>& spare, int64_t count, const Team& team) {
     places_.resize(team.size);
     for (int digit = 0; digit < kDigits; ++digit) {
       const int shift = digit * kDigitBits;

@@ -4,8 +4,6 @@
 // at a time are done on eight rows in registers.
 #pragma once
 #include <cstdint>
-#include <memory>
-#include <new>
 
 #pragma GCC diagnostic ignored "-Wpsabi"  // of vectors wider than the baseline's as arguments: all these functions are inlined
 
@@ -15,21 +13,6 @@ template <int W>
 struct Rows {
   typedef int64_t Int __attribute__((vector_size(8 * W)));
   typedef double Real __attribute__((vector_size(8 * W)));
-};
-
-// Rows in memory, aligned as the widest machine's instructions want them: alignof(Row), and so std::vector, is the baseline's.
-template <typename Row>
-class RowArray {
- public:
-  explicit RowArray(int64_t size) : rows_(static_cast<Row*>(::operator new(size * sizeof(Row), std::align_val_t(sizeof(Row))))) {}
-  Row* data() const { return rows_.get(); }
-  Row& operator[](int64_t i) const { return rows_.get()[i]; }
-
- private:
-  struct Delete {
-    void operator()(Row* rows) const { ::operator delete(rows, std::align_val_t(sizeof(Row))); }
-  };
-  std::unique_ptr<Row[], Delete> rows_;
 };
 
 template <typename Row>
