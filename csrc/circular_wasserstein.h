@@ -19,6 +19,8 @@
 
 namespace transphere {
 
+struct Team;
+
 template <typename T>
 struct CircularProblems {
   const T *u, *v, *u_weights, *v_weights;  // the weights null, or both given
@@ -26,9 +28,15 @@ struct CircularProblems {
   int64_t n, m, P;
 };
 
-// Problems [begin, end) of B * P, p innermost.
+// On the CPU: problems [begin, end) of B * P, p innermost. Up to kCircularColumnPoints points n + m, kCircularColumns problems at a time;
+// beyond, one at a time, whose work a team can share.
+constexpr int kCircularColumnPoints = 2048, kCircularColumns = 8;
+
 template <typename T>
 void circular_wasserstein_cpu(const CircularProblems<T>& problems, int64_t begin, int64_t end);
+
+template <typename T>
+void circular_wasserstein_large_cpu(const CircularProblems<T>& problems, int64_t begin, int64_t end, const Team& team);
 
 #ifdef TS_CUDA
 // Bytes of device memory that the kernel needs for problems of n + m = points; 0 where shared memory does.

@@ -17,6 +17,7 @@
 // TS_EVERY_ISA compiles a function, and all that it inlines, for AVX-512, AVX2 and the baseline, and lets the loader pick:
 // one wheel runs on any x86-64. Elsewhere (aarch64) the baseline already has its vector unit.
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && !defined(TS_ONE_ISA)
+#define TS_X86_LEVELS 1
 #define TS_EVERY_ISA __attribute__((flatten, target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define TS_EVERY_ISA

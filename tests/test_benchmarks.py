@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import curves_sliced_wasserstein
 import harness
 import pytest
 import report
@@ -165,6 +166,13 @@ def test_curves_are_measured_and_drawn(tmp_path):
         rows = list(csv.DictReader(file))
     assert {r["way"] for r in rows} == set(curves.STYLES) and {r["shape"].split()[0] for r in rows} == {"d", "laws", "kappa"}
     assert (tmp_path / "curves.png").stat().st_size > 10_000
+def test_curves_of_the_sliced_distance(monkeypatch, tmp_path):
+    monkeypatch.setattr(curves_sliced_wasserstein, "POINTS", 64)
+    assert curves_sliced_wasserstein.main(["--points", "1", "--seconds", "0.01", "--out", str(tmp_path)]) == 0
+    with (tmp_path / "curves_sliced_wasserstein.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {r["way"] for r in rows} >= {"ours", "eager torch"} and {r["mode"] for r in rows} == {harness.FORWARD, harness.BOTH}
+    assert (tmp_path / "curves_sliced_wasserstein.png").stat().st_size > 10_000
 
 
 def test_percentiles():

@@ -1,6 +1,6 @@
 #include "circular_wasserstein.h"
 
-#include <cmath>
+#include <algorithm>
 
 #include "ops/common.h"
 
@@ -43,11 +43,15 @@ Result forward(const Tensor& u_, const Tensor& v_, const std::optional<Tensor>& 
       const int64_t bytes = circular_wasserstein_workspace(n + m, problems);
       const Tensor workspace = torch::stable::new_empty(u, {bytes / int64_t(sizeof(T))});
       on.check("circular_wasserstein", circular_wasserstein_cuda(q, problems, bytes ? out<T>(workspace) : nullptr, on.stream()));
-    } else {  // whole tiles of kLanes problems to a thread
-      const int64_t tiles = (problems + kLanes - 1) / kLanes;
-      parallel(tiles, kLanes * (n + m) * 5, [&](int64_t b, int64_t e) {
-        circular_wasserstein_cpu(q, b * kLanes, e * kLanes < problems ? e * kLanes : problems);
+    } else if (n + m <= kCircularColumnPoints) {
+      const int64_t tiles = (problems + kCircularColumns - 1) / kCircularColumns;
+      parallel(tiles, kCircularColumns * (n + m) * 3, [&](int64_t b, int64_t e) {
+        circular_wasserstein_cpu(q, b * kCircularColumns, std::min(e * kCircularColumns, problems));
       });
+    } else if (problems < threads()) {
+      circular_wasserstein_large_cpu(q, 0, problems, team((n + m) * 6));
+    } else {
+      parallel(problems, (n + m) * 6, [&](int64_t b, int64_t e) { circular_wasserstein_large_cpu(q, b, e, Team{}); });
     }
   });
   return {cost, u_slope, v_slope, u_potential, v_potential};
