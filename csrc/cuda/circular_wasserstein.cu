@@ -32,20 +32,38 @@ struct Form {
   static constexpr size_t kShared = std::max(kSlots * kPitch * sizeof(T), LANES > 32 ? kThreads * kKeys * sizeof(Key) : 0);
 };
 
-// f(place in the array, i, problem of the tile) for the points (i, problem) of the tile's problems, coalesced.
-template <int TILE, int THREADS, typename F>
-__device__ void for_each_point(int n, int64_t P, int64_t first, int64_t problems, F f) {
-  if (P == 1) {
-    const int live = int(problems - first < TILE ? problems - first : TILE);
-    for (int e = int(threadIdx.x); e < live * n; e += THREADS) f(first * n + e, e % n, e / n);
-    return;
+// The points that a thread brings from and to device memory, as many as it sorts and coalesced: threads are neighbouring problems or, where
+// a problem's points lie next to each other (P = 1), neighbouring points.
+template <typename F>
+struct Traffic {
+  int n, N, live;  // live: problems of the tile that there are
+  int64_t P, u_base, v_base;
+
+  template <typename T>
+  __device__ Traffic(const CircularProblems<T>& q, int64_t first, int64_t problems)
+      : n(int(q.n)), N(int(q.n + q.m)), live(int(problems - first < F::kTile ? problems - first : F::kTile)), P(q.P) {
+    const int64_t problem = P == 1 ? first : first + int(threadIdx.x) % F::kTile, b = problem / P, p = problem % P;
+    u_base = b * q.n * P + p, v_base = (b * q.m - q.n) * P + p;
   }
-  const int column = int(threadIdx.x) % TILE;
-  const int64_t problem = first + column;
-  if (problem >= problems) return;
-  const int64_t base = problem / P * n * P + problem % P;
-  for (int i = int(threadIdx.x) / TILE; i < n; i += THREADS / TILE) f(base + i * P, i, column);
-}
+  // f(whether of u, place in its array, place in the tile) for each of the thread's points.
+  template <typename G>
+  __device__ void for_each(G f) const {
+    if (P == 1) {
+#pragma unroll
+      for (int j = 0; j < kKeys; ++j) {
+        const int e = int(threadIdx.x) + j * F::kThreads, column = e / N, i = e % N;
+        if (column < live) f(i < n, (i < n ? u_base + column * n : v_base + column * (N - n)) + i, i * F::kPitch + column);
+      }
+    } else {
+      const int column = int(threadIdx.x) % F::kTile;
+#pragma unroll
+      for (int j = 0; j < kKeys; ++j) {
+        const int i = int(threadIdx.x) / F::kTile + j * (F::kThreads / F::kTile);
+        if (i < N && column < live) f(i < n, (i < n ? u_base : v_base) + i * P, i * F::kPitch + column);
+      }
+    }
+  }
+};
 
 template <typename T, int LANES, bool WEIGHTED>
 __global__ void __launch_bounds__((Form<T, LANES, WEIGHTED>::kThreads), LANES <= 32 ? 2 : 1)
@@ -62,12 +80,8 @@ __global__ void __launch_bounds__((Form<T, LANES, WEIGHTED>::kThreads), LANES <=
   const int n = int(q.n), m = int(q.m), N = n + m, lane = group_lane<LANES>(), column = int(threadIdx.x) / LANES;
   const int64_t first = int64_t(blockIdx.x) * F::kTile, problem = first + column;
 
-  const auto load = [&](const T* from, int rows, int row) {
-    for_each_point<F::kTile, F::kThreads>(rows, q.P, first, problems,
-                                          [&](int64_t at, int i, int of) { x[(row + i) * F::kPitch + of] = from[at]; });
-  };
-  load(q.u, n, 0);
-  load(q.v, m, n);
+  const Traffic<F> traffic(q, first, problems);
+  traffic.for_each([&](bool of_u, int64_t from, int to) { x[to] = (of_u ? q.u : q.v)[from]; });
   __syncthreads();
   int bad = 0;
   Key key[kKeys];
@@ -113,10 +127,6 @@ __global__ void __launch_bounds__((Form<T, LANES, WEIGHTED>::kThreads), LANES <=
     else M = middle + 1;
   }
 
-  const auto store = [&](T* to, int rows, int row) {
-    for_each_point<F::kTile, F::kThreads>(rows, q.P, first, problems,
-                                          [&](int64_t at, int i, int of) { to[at] = x[(row + i) * F::kPitch + of]; });
-  };
   Total total = 0;
 #pragma unroll
   for (int j = 0; j < kKeys; ++j) {
@@ -128,8 +138,7 @@ __global__ void __launch_bounds__((Form<T, LANES, WEIGHTED>::kThreads), LANES <=
   total = group_sum<LANES>(total);
   if (lane == 0 && problem < problems) q.cost[problem] = T(double(total) * (units.unit / double(kTurn))) + poison;
   __syncthreads();
-  store(q.u_slope, n, 0);
-  store(q.v_slope, m, n);
+  traffic.for_each([&](bool of_u, int64_t to, int from) { (of_u ? q.u_slope : q.v_slope)[to] = x[from]; });
 
   if constexpr (WEIGHTED) {
     // The sign at the median's own gaps is the one with which all gaps times their signs sum to 0.
@@ -147,8 +156,7 @@ __global__ void __launch_bounds__((Form<T, LANES, WEIGHTED>::kThreads), LANES <=
       if (is_point(j)) x[index(j) * F::kPitch + column] = T(index(j) < n ? potential : -potential) + poison;
     }
     __syncthreads();
-    store(q.u_potential, n, 0);
-    store(q.v_potential, m, n);
+    traffic.for_each([&](bool of_u, int64_t to, int from) { (of_u ? q.u_potential : q.v_potential)[to] = x[from]; });
   }
 }
 
@@ -174,8 +182,11 @@ int64_t circular_wasserstein_workspace(int64_t points, int64_t problems) {
 template <typename T>
 cudaError_t circular_wasserstein_cuda(const CircularProblems<T>& q, int64_t problems, void* workspace, cudaStream_t stream) {
   if (problems == 0) return cudaSuccess;
-  if (q.n + q.m > kTilePoints) return q.u_weights ? large::solve<T, true>(q, problems, workspace, stream) : large::solve<T, false>(q, problems, workspace, stream);
-  return q.u_weights ? solve_in_tiles<T, 4, true>(q, problems, stream) : solve_in_tiles<T, 4, false>(q, problems, stream);
+  const auto solve = [&](auto weighted) {
+    if (q.n + q.m > kTilePoints) return large::solve<T, weighted>(q, problems, workspace, stream);
+    return solve_in_tiles<T, 4, weighted>(q, problems, stream);
+  };
+  return q.u_weights ? solve(std::true_type()) : solve(std::false_type());
 }
 
 #define TS_INSTANTIATE(T)                                                    \

@@ -200,7 +200,8 @@ struct Tile {
       share.weight[j] = 0;
       if (j >= points) continue;
       if constexpr (WEIGHTED)
-        share.weight[j] = i < q.n ? weight_in_units(q.u_weights[at.b * q.n + i], bad) : -weight_in_units(q.v_weights[at.b * q.m + i - q.n], bad);
+        share.weight[j] = i < q.n ? weight_in_units(q.u_weights[at.b * q.n + i], bad)
+                                  : -weight_in_units(q.v_weights[at.b * q.m + i - q.n], bad);
       else
         share.weight[j] = i < q.n ? units.up : -units.down;
     }
@@ -365,7 +366,8 @@ cudaError_t solve(const CircularProblems<T>& q, int64_t problems, void* workspac
     Space<T> space(workspace, std::min(most, problems - first), tiles);
     const unsigned blocks = unsigned(space.count * tiles);
     const size_t shared = kPoints * sizeof(uint64_t);
-    cudaError_t error = cudaMemsetAsync(workspace, 0, size_t(reinterpret_cast<char*>(space.weight) - static_cast<char*>(workspace)), stream);
+    const int64_t zeroed = reinterpret_cast<char*>(space.weight) - static_cast<char*>(workspace);  // the histogram and bad
+    cudaError_t error = cudaMemsetAsync(workspace, 0, size_t(zeroed), stream);
     const auto run = [&](auto launch) {
       if (error == cudaSuccess) error = launch();
     };

@@ -113,12 +113,12 @@ __device__ __forceinline__ void exchange(Key (&key)[KEYS], int lanes, bool flip,
     for (int j = 0; j < KEYS; ++j) other[j] = __shfl_xor_sync(0xFFFFFFFFu, flip ? key[KEYS - 1 - j] : key[j], lanes);
   }
 #pragma unroll
-  for (int j = 0; j < KEYS; ++j) key[j] = (key[j] < other[j]) == low ? key[j] : other[j];
+  for (int j = 0; j < KEYS; ++j) key[j] = low ? min(key[j], other[j]) : max(key[j], other[j]);
 }
 
-// Sorts the group's LANES * KEYS keys so that thread l holds those from l * KEYS on: the bitonic network in the form that begins each merge by
-// comparing the first key with the last, and so has no descending half. `through` is shared memory for a block's keys where LANES > 32,
-// which nobody uses any more, and else unused.
+// Sorts the group's LANES * KEYS keys so that thread l holds those from l * KEYS on: the bitonic network in the form that begins each merge
+// by comparing the first key with the last, and so has no descending half. `through` is shared memory for the keys of a block that nobody
+// else uses now, where LANES > 32.
 template <int LANES, int KEYS, typename Key>
 __device__ __forceinline__ void group_sort(Key (&key)[KEYS], Key* through) {
 #pragma unroll
