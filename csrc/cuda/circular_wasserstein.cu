@@ -1,9 +1,15 @@
-// Three ways, by the number of points N = n + m. The formulas are in csrc/circular_wasserstein.h.
+// Three ways, by the number of points N = n + m; the formulas are in csrc/circular_wasserstein.h.
 //   up to 256     part of a warp for a problem, 8 points a thread, in registers
 //   up to 4096    several warps for a problem, which sort through shared memory
 //   beyond        a segmented merge sort in device memory (circular_wasserstein_large.cuh)
 // Everything that decides is a whole number: a point is its position in turns, a fixed-point number, above its index, so that one key is
 // sorted; levels are multiples of 1 / lcm(n, m), or of a power of 2 with weights. Their sums are exact in any order.
+//
+// Eight points a thread, because a network's steps within a thread cost two instructions a pair and those between threads two and a shuffle
+// a point: with four lanes for 32 points 3 of its 15 steps need shuffles, with a point a lane all 15 do.
+//
+// Angles pass through memory between circular_projection and here, 8 bytes a point in float32 (one write, one read). A fused kernel would
+// leave 12 of the 20 bytes that follow the projection: 8 to read x and y, 4 to write a slope.
 #include "circular_wasserstein.h"
 
 #include "cuda/circular_wasserstein.cuh"
