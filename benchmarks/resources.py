@@ -111,7 +111,7 @@ def sample_calls() -> None:
             z, w, v = vmf_sample(new(64, d), new(64), seed, 16, False, 0, storage)
             vmf_sample_backward(z, z, w, v, new(64, d), new(64), False)
         vmf_sample_backward(z, z, w, v, new(64, d), new(64), True)
-        for n in (16,) if dtype == torch.float64 else (16, 256, 2048):  # the dtype touches only loads and stores
+        for n in (16, 32) if dtype == torch.float64 else (16, 32, 256, 2048):  # sorting, the dtype touches only loads and stores
             for weights in ((None, None), (new(64, n), new(64, n))):
                 circular_wasserstein(new(64, n, 100), new(64, n, 100), *weights)
 

@@ -40,6 +40,7 @@ void circular_wasserstein_large_cpu(const CircularProblems<T>& problems, int64_t
 
 #ifdef TS_CUDA
 // Bytes of device memory that the kernel needs for problems of n + m = points; 0 where shared memory does.
+template <typename T>
 int64_t circular_wasserstein_workspace(int64_t points, int64_t problems);
 
 template <typename T>

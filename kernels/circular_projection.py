@@ -1,32 +1,37 @@
-"""The angle of projected points; csrc/circular_projection.h has the arrays. One element of (R, P) a lane."""
+"""The angle of projected points; csrc/circular_projection.h has the arrays. A program a tile of rows and neighbouring planes."""
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import check, launch
+from ._launch import check, launch, power_of_2
 from .elementary import angle_turns
 
-BLOCK = 1024
+BLOCK = 512  # of a tile
 
 
-@triton.jit(do_not_specialize=["P"])
-def _forward(xy_ptr, theta_ptr, total, P, BLOCK: tl.constexpr):
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    live = i < total
-    at = i // P * 2 * P + i % P                                                              # of x; y lies P further
+@triton.jit
+def _tile(R, P, BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr):
+    """The program's (row, plane) pairs: which there are, their place in (R, P), and that of x in (R, 2P); y lies P further."""
+    tiles = (P + BLOCK_P - 1) // BLOCK_P
+    row = (tl.program_id(0) // tiles).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]
+    p = tl.program_id(0) % tiles * BLOCK_P + tl.arange(0, BLOCK_P)[None, :]
+    return (row < R) & (p < P), row * P + p, row * 2 * P + p
+
+
+@triton.jit(do_not_specialize=["R"])
+def _forward(xy_ptr, theta_ptr, R, P, BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr):
+    live, i, at = _tile(R, P, BLOCK_R, BLOCK_P)
     x = tl.load(xy_ptr + at, mask=live, other=0.0)
     y = tl.load(xy_ptr + at + P, mask=live, other=0.0)
     tl.store(theta_ptr + i, angle_turns(x, y), mask=live)
 
 
-@triton.jit(do_not_specialize=["P"])
-def _backward(grad_theta_ptr, xy_ptr, grad_xy_ptr, total, P, BLOCK: tl.constexpr):
+@triton.jit(do_not_specialize=["R"])
+def _backward(grad_theta_ptr, xy_ptr, grad_xy_ptr, R, P, BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr):
     """d theta / d(x, y) = (-y, x) / (x^2 + y^2) / 2 pi, 0 at the origin."""
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    live = i < total
-    at = i // P * 2 * P + i % P
+    live, i, at = _tile(R, P, BLOCK_R, BLOCK_P)
     x = tl.load(xy_ptr + at, mask=live, other=0.0)
     y = tl.load(xy_ptr + at + P, mask=live, other=0.0)
     G = tl.load(grad_theta_ptr + i, mask=live, other=0.0)
@@ -36,12 +41,19 @@ def _backward(grad_theta_ptr, xy_ptr, grad_xy_ptr, total, P, BLOCK: tl.constexpr
     tl.store(grad_xy_ptr + at + P, x * scale, mask=live)
 
 
+def _grid(R: int, P: int) -> tuple[int, dict[str, int]]:
+    block_p = power_of_2(P, 256)
+    block_r = BLOCK // block_p
+    return triton.cdiv(R, block_r) * triton.cdiv(P, block_p), dict(BLOCK_R=block_r, BLOCK_P=block_p)
+
+
 def circular_projection(xy: Tensor) -> Tensor:
     check(xy.dim() == 2 and xy.shape[1] % 2 == 0, "circular_projection: expected xy of shape (R, 2P)")
     xy = xy.contiguous()
     R, P = xy.shape[0], xy.shape[1] // 2
     theta = xy.new_empty(R, P)
-    launch(_forward, triton.cdiv(R * P, BLOCK), xy, theta, R * P, P, BLOCK=BLOCK)
+    programs, blocks = _grid(R, P)
+    launch(_forward, programs, xy, theta, R, P, **blocks)
     return theta
 
 
@@ -49,5 +61,6 @@ def circular_projection_backward(grad_theta: Tensor, xy: Tensor) -> Tensor:
     grad_theta, xy = grad_theta.contiguous(), xy.contiguous()
     R, P = grad_theta.shape
     grad_xy = torch.empty_like(xy)
-    launch(_backward, triton.cdiv(R * P, BLOCK), grad_theta, xy, grad_xy, R * P, P, BLOCK=BLOCK)
+    programs, blocks = _grid(R, P)
+    launch(_backward, programs, grad_theta, xy, grad_xy, R, P, **blocks)
     return grad_xy

@@ -1,11 +1,16 @@
 """Wasserstein-1 on the circle; csrc/circular_wasserstein.h has the arrays and the formulas.
 
-Everything that decides is a whole number. A point is one int64, its position in turns above its index, so that a sort of plain keys
-carries the index along; levels are multiples of 1/(n m), or of 2^-60 with weights, so that bisection finds the median exactly.
+Everything that decides is a whole number. A point is its position in turns above its index, so that a sort of plain keys carries the index
+along and equal points have an order; levels are multiples of 1 / lcm(n, m), or of 2^-60 with weights, so that bisection finds the median
+exactly.
 
 With L_0 = 0 and no need for a point's neighbours, summation by parts turns sums over the gaps into sums over the points:
-  sum_k d_k f(L_k) = f(L_N) + sum_k t_k (f(L_{k-1}) - f(L_k)),   L_{k-1} = L_k - (the weight of point k).
+  sum_k d_k f(L_k) = f(L_N) + sum_k t_k (f(L_{k-1}) - f(L_k)),   L_{k-1} = L_k - (the weight of point k),
+so that up to MOST_COUNTED points with uniform weights nothing is sorted: a point's level is counted, by comparing it with every other one.
+Tiles are [K, R], K >= n + m points of each of R problems, which are neighbours in memory.
 """
+
+import math
 
 import torch
 import triton
@@ -15,33 +20,101 @@ from torch import Tensor
 from ._launch import check, launch
 
 MAX_POINTS = 4096  # what one program sorts in registers
+MOST_COUNTED = 64  # beyond, sorting takes less
+ROWS = 8  # problems a program: 32 bytes of neighbours, whatever the batch, so that a result does not depend on it
 WEIGHT_UNIT = tl.constexpr(1 << 60)
+
+
+@triton.jit
+def _position(x, BITS: tl.constexpr):
+    """x modulo 1 in units of 2^-BITS, rounded down; 0 where x is no number."""
+    t = x - tl.floor(x)
+    t = tl.where(t < 1.0, t, 0.0)
+    return (t * (1 << BITS)).to(tl.uint32 if BITS < 32 else tl.int64)
+
+
+@triton.jit
+def _length_up_to(level, position, before, after, last, TURN: tl.constexpr):
+    """How much of each circle has a level of at most `level` [R]; a turn is TURN."""
+    change = (before <= level[None, :]).to(position.dtype) - (after <= level[None, :]).to(position.dtype)
+    return tl.where(last <= level, TURN, 0).to(position.dtype) + tl.sum(position * change, 0)
+
+
+@triton.jit
+def _median(position, before, after, last, most, steps, TURN: tl.constexpr):
+    """The smallest level with at least half the circle at or below it [R]; no level is larger in magnitude than `most` [R]."""
+    low, high = -most, most
+    for _ in range(steps):
+        middle = low + ((high - low) >> 1)
+        half = _length_up_to(middle, position, before, after, last, TURN) >= TURN // 2
+        low, high = tl.where(half, low, middle + 1), tl.where(half, middle, high)
+    return low
+
+
+@triton.jit(do_not_specialize=["problems", "n", "m", "P", "up", "down", "steps"])
+def _count(
+    u_ptr, v_ptr, cost_ptr, u_slope_ptr, v_slope_ptr, problems, n, m, P, up, down, steps,
+    INDEX_BITS: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """Uniform weights: `up` for a point of u, -`down` for one of v. Keys have 32 bits, or 63 in float64; two turns are an int32."""
+    T: tl.constexpr = u_ptr.dtype.element_ty
+    BITS: tl.constexpr = 63 - INDEX_BITS if T == tl.float64 else 32 - INDEX_BITS if INDEX_BITS > 5 else 27
+    TURN: tl.constexpr = 1 << BITS
+    problem = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)                      # [R]
+    live = problem < problems
+    b, p = problem // P, problem % P
+    u, v = b * n * P + p, b * m * P + p                                                      # the problems' first points
+    i = tl.arange(0, 1 << INDEX_BITS)[:, None]                                               # [K, 1]
+    from_u, from_v = live[None, :] & (i < n), live[None, :] & (i >= n) & (i < n + m)         # [K, R]
+    at_u, at_v = u[None, :] + i.to(tl.int64) * P, v[None, :] + (i - n).to(tl.int64) * P
+    x = tl.load(u_ptr + at_u, mask=from_u, other=0.0) + tl.load(v_ptr + at_v, mask=from_v, other=0.0)
+    bad = tl.sum(x - x, 0)                                                                   # NaN where a point is no number
+    position = _position(x, BITS)
+    key = (position << INDEX_BITS) | i.to(position.dtype)
+
+    after = tl.zeros([1 << INDEX_BITS, ROWS], tl.int32)                                      # L_k, at each point's own place
+    u_point, v_point = u_ptr + u, v_ptr + v
+    for j in range(n):
+        other = _position(tl.load(u_point, mask=live, other=0.0), BITS) << INDEX_BITS
+        after += tl.where((other | j)[None, :] <= key, up, 0)
+        u_point += P
+    for j in range(m):
+        other = _position(tl.load(v_point, mask=live, other=0.0), BITS) << INDEX_BITS
+        after -= tl.where((other | (n + j))[None, :] <= key, down, 0)
+        v_point += P
+    before = after - tl.where(i < n, up, tl.where(i < n + m, -down, 0))                      # L_{k-1}
+
+    position = position.to(tl.int64 if T == tl.float64 else tl.int32)
+    M = _median(position, before, after, tl.zeros([ROWS], tl.int32), tl.zeros([ROWS], tl.int32) + up * n, steps, TURN)
+    rise = tl.abs(before - M[None, :]) - tl.abs(after - M[None, :])
+    unit = 1.0 / (up * n).to(T)
+    if T == tl.float64:
+        total = tl.abs(M) + tl.sum(position.to(T) * (1.0 / TURN) * rise, 0)
+    else:  # whole numbers to the end
+        total = (tl.abs(M).to(tl.int64) * TURN + tl.sum(position.to(tl.int64) * rise, 0)).to(T) * (1.0 / TURN)
+    tl.store(cost_ptr + problem, total * unit + bad, mask=live)
+    slope = rise.to(T) * unit + bad[None, :]
+    tl.store(u_slope_ptr + at_u, slope, mask=from_u)
+    tl.store(v_slope_ptr + at_v, slope, mask=from_v)
 
 
 @triton.jit
 def _exchange(key, ascending, ROWS: tl.constexpr, BITS: tl.constexpr, STRIDE: tl.constexpr):
     """Orders the pairs of keys that lie STRIDE apart; of whole numbers, a pair's sum less one is the other."""
-    pairs = tl.reshape(key, [(ROWS << BITS) // (2 * STRIDE), 2, STRIDE])
+    pairs = tl.reshape(key, [(1 << BITS) // (2 * STRIDE), 2, STRIDE, ROWS])
     other = tl.reshape(tl.sum(pairs, 1, keep_dims=True) - pairs, key.shape)
-    wants_less = ((tl.arange(0, 1 << BITS) & STRIDE) == 0)[None, :] == ascending
+    wants_less = ((tl.arange(0, 1 << BITS) & STRIDE) == 0)[:, None] == ascending
     return tl.where(wants_less == (key < other), key, other)
 
 
 @triton.jit
 def _sort(key, ROWS: tl.constexpr, BITS: tl.constexpr):
-    """Ascending along the rows [R, 2^BITS], by the bitonic network."""
-    lane = tl.arange(0, 1 << BITS)[None, :]
+    """Ascending along the columns [2^BITS, R], by the bitonic network."""
+    lane = tl.arange(0, 1 << BITS)[:, None]
     for stage in tl.static_range(1, BITS + 1):
         for step in tl.static_range(stage):
             key = _exchange(key, (lane & (1 << stage)) == 0, ROWS, BITS, 1 << (stage - 1 - step))
     return key
-
-
-@triton.jit
-def _length_up_to(level, position, before, after, last, TURN: tl.constexpr):
-    """How much of the circle has a level of at most `level`; a turn is TURN."""
-    change = (before <= level[:, None]).to(tl.int64) - (after <= level[:, None]).to(tl.int64)
-    return tl.where(last <= level, TURN, 0).to(tl.int64) + tl.sum(position * change, 1)
 
 
 @triton.jit
@@ -50,73 +123,65 @@ def _sign(level, median, own):
     return tl.where(level > median, 1.0, tl.where(level < median, -1.0, own))
 
 
-@triton.jit(do_not_specialize=["n", "m", "P", "steps"])
+@triton.jit(do_not_specialize=["problems", "n", "m", "P", "up", "down", "steps"])
 def _forward(
     u_ptr, v_ptr, u_weights_ptr, v_weights_ptr, cost_ptr, u_slope_ptr, v_slope_ptr, u_potential_ptr, v_potential_ptr,
-    problems, n, m, P, steps, WEIGHTED: tl.constexpr, INDEX_BITS: tl.constexpr, ROWS: tl.constexpr,
+    problems, n, m, P, up, down, steps, WEIGHTED: tl.constexpr, INDEX_BITS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """ROWS problems a program."""
+    """Any weights, by sorting. What is written goes back where the points came from, in sorted order, so the stores are not coalesced."""
     T: tl.constexpr = u_ptr.dtype.element_ty
-    BLOCK: tl.constexpr = 1 << INDEX_BITS
+    K: tl.constexpr = 1 << INDEX_BITS
     POSITION_BITS: tl.constexpr = 63 - INDEX_BITS
     TURN: tl.constexpr = 1 << POSITION_BITS
     problem = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)                      # [R]
-    live = (problem < problems)[:, None]                                                     # [R, 1]
-    b, p = (problem // P)[:, None], (problem % P)[:, None]
-    i = tl.arange(0, BLOCK)[None, :]                                                         # [1, K]
-    at_u, at_v = (b * n + i) * P + p, (b * m + (i - n)) * P + p                              # [R, K]
+    live = (problem < problems)[None, :]                                                     # [1, R]
+    b, p = (problem // P)[None, :], (problem % P)[None, :]
+    i = tl.arange(0, K)[:, None]                                                             # [K, 1]
+    at_u, at_v = (b * n + i) * P + p, (b * m + (i - n)) * P + p                              # [K, R]
     x = tl.load(u_ptr + at_u, mask=live & (i < n), other=0.0).to(tl.float64)
     x += tl.load(v_ptr + at_v, mask=live & (i >= n) & (i < n + m), other=0.0).to(tl.float64)
-    bad = tl.sum(x - x, 1)                                                                   # NaN where a point is no number
-    t = x - tl.floor(x)
-    t = tl.where(t < 1.0, t, 0.0)                                                            # also for NaN
-    key = ((t * TURN).to(tl.int64) << INDEX_BITS) | i
+    bad = tl.sum(x - x, 0)                                                                   # NaN where a point is no number
+    key = (_position(x, POSITION_BITS) << INDEX_BITS) | i
     key = _sort(tl.where(i < n + m, key, 0x7FFFFFFFFFFFFFFF), ROWS, INDEX_BITS)
 
     first = i == 0
-    i = (key & (BLOCK - 1)).to(tl.int32)                                                     # the sorted points' indices
-    position = key >> INDEX_BITS                                                             # in units of 1 / TURN
+    i = (key & (K - 1)).to(tl.int32)                                                         # the sorted points' indices
+    position = key >> INDEX_BITS
     from_u, from_v = live & (i < n), live & (i >= n) & (i < n + m)
     if WEIGHTED:
         weight = tl.load(u_weights_ptr + b * n + i, mask=from_u, other=0.0).to(tl.float64)
         weight -= tl.load(v_weights_ptr + b * m + (i - n), mask=from_v, other=0.0).to(tl.float64)
-        bad += tl.sum(weight - weight, 1)
+        bad += tl.sum(weight - weight, 0)
         signed = (tl.where(weight - weight == 0.0, weight, 0.0) * WEIGHT_UNIT).to(tl.int64)
         unit = 1.0 / WEIGHT_UNIT
-        high = tl.zeros([ROWS], tl.int64) + 2 * WEIGHT_UNIT
+        most = tl.zeros([ROWS], tl.int64) + 2 * WEIGHT_UNIT                                  # sums pass 1 by rounding
     else:
-        signed = tl.where(from_u, m, tl.where(from_v, -n, 0)).to(tl.int64)
-        unit = 1.0 / (n.to(tl.float64) * m.to(tl.float64))
-        high = tl.zeros([ROWS], tl.int64) + n.to(tl.int64) * m
-    low = -high
-    after = tl.cumsum(signed, 1)                                                             # L_k
-    last = tl.sum(signed, 1)                                                                 # L_N: 0, to rounding of the weights
-    before = tl.where(first, last[:, None], after - signed)                                  # L_{k-1}
-
-    # The median: the smallest level with at least half the circle at or below it.
-    for _ in range(steps):
-        middle = low + ((high - low) >> 1)
-        half = _length_up_to(middle, position, before, after, last, TURN) >= TURN // 2
-        low, high = tl.where(half, low, middle + 1), tl.where(half, middle, high)
-    median = low[:, None]
+        signed = tl.where(from_u, up, tl.where(from_v, -down, 0))
+        unit = 1.0 / (up * n).to(tl.float64)
+        most = tl.zeros([ROWS], tl.int32) + up * n
+    after = tl.cumsum(signed, 0)                                                             # L_k
+    last = tl.sum(signed, 0)                                                                 # L_N: 0, to rounding of the weights
+    before = tl.where(first, last[None, :], after - signed)                                  # L_{k-1}
+    M = _median(position, before, after, last, most, steps, TURN)
+    median = M[None, :]
 
     t = position.to(tl.float64) * (1.0 / TURN)
     slope = (tl.abs(before - median) - tl.abs(after - median)).to(tl.float64) * unit
-    cost = tl.abs(last - low).to(tl.float64) * unit + tl.sum(t * slope, 1)
+    cost = tl.abs(last - M).to(tl.float64) * unit + tl.sum(t * slope, 0)
     tl.store(cost_ptr + problem, (cost + bad).to(T), mask=problem < problems)
     at_u, at_v = (b * n + i) * P + p, (b * m + (i - n)) * P + p
-    slope = (slope + bad[:, None]).to(T)
+    slope = (slope + bad[None, :]).to(T)
     tl.store(u_slope_ptr + at_u, slope, mask=from_u)
     tl.store(v_slope_ptr + at_v, slope, mask=from_v)
 
     if WEIGHTED:
         # The sign at the median's own gaps is the one with which all gaps times their signs sum to 0.
-        below = _length_up_to(low - 1, position, before, after, last, TURN)
-        up_to = _length_up_to(low, position, before, after, last, TURN)
-        own = ((below - (TURN - up_to)).to(tl.float64) / (up_to - below).to(tl.float64))[:, None]
+        below = _length_up_to(M - 1, position, before, after, last, TURN)
+        up_to = _length_up_to(M, position, before, after, last, TURN)
+        own = ((below - (TURN - up_to)).to(tl.float64) / (up_to - below).to(tl.float64))[None, :]
         sign = _sign(after, median, own)
         change = tl.where(first, 0.0, _sign(before, median, own)) - sign
-        rise = bad[:, None] - (tl.cumsum(t * change, 1) + t * sign)                          # over the gaps at or after t_k
+        rise = bad[None, :] - (tl.cumsum(t * change, 0) + t * sign)                          # over the gaps at or after t_k
         tl.store(u_potential_ptr + at_u, rise.to(T), mask=from_u)
         tl.store(v_potential_ptr + at_v, (-rise).to(T), mask=from_v)
 
@@ -145,10 +210,17 @@ def circular_wasserstein(
     else:
         weights, potentials = (u, v), (u.new_empty(0), v.new_empty(0))
     index_bits = (n + m - 1).bit_length()
-    rows = max(1, 512 >> index_bits)  # of the points alone, so that a problem's result does not depend on its neighbours
-    steps = (4 * WEIGHT_UNIT.value if weighted else 2 * n * m).bit_length()
+    up, down = m // math.gcd(n, m), n // math.gcd(n, m)
+    if not weighted and n + m <= MOST_COUNTED:
+        launch(
+            _count, triton.cdiv(B * P, ROWS), u, v, cost, u_slope, v_slope, B * P, n, m, P, up, down, (2 * up * n).bit_length(),
+            INDEX_BITS=index_bits, ROWS=ROWS, num_warps=1,
+        )  # fmt: skip
+        return cost, u_slope, v_slope, *potentials
+    rows = max(1, min(ROWS, 2048 >> index_bits))
     launch(
-        _forward, triton.cdiv(B * P, rows), u, v, *weights, cost, u_slope, v_slope, *potentials, B * P, n, m, P, steps,
-        WEIGHTED=weighted, INDEX_BITS=index_bits, ROWS=rows, num_warps=min(16, max(4, (1 << index_bits) >> 7)),
+        _forward, triton.cdiv(B * P, rows), u, v, *weights, cost, u_slope, v_slope, *potentials, B * P, n, m, P, up, down,
+        (4 * WEIGHT_UNIT.value if weighted else 2 * up * n).bit_length(),
+        WEIGHTED=weighted, INDEX_BITS=index_bits, ROWS=rows, num_warps=max(1, min(16, (rows << index_bits) >> 7)),
     )  # fmt: skip
     return cost, u_slope, v_slope, *potentials

@@ -59,6 +59,12 @@ def test_gradient_at_the_origin_is_zero(backend):
     assert xy.grad[0, 0] == 0 and xy.grad[0, 2] == 0 and xy.grad[0, 1] != 0
 
 
+def test_pointers_that_are_not_aligned(backend):
+    """A view from an odd place on: rows of 8 planes, whose first one does not begin a vector."""
+    flat = torch.randn(1 + 5 * 16)
+    assert torch.equal(project(flat[1:].view(5, 16), backend), project(flat[1:].clone().view(5, 16), backend))
+
+
 def test_non_contiguous(backend):
     xy = torch.randn(8, 6)
     assert torch.equal(project(xy.T.contiguous().T, backend), project(xy, backend))

@@ -1,5 +1,7 @@
-// One thread an angle, striding over rows and planes.
+// One thread a few neighbouring planes of a row, as many as 16 bytes hold where P and the pointers let it, and else one.
 #include "circular_projection.h"
+
+#include <initializer_list>
 
 #include "cuda/launch.cuh"
 #include "fastmath.h"
@@ -9,40 +11,81 @@ namespace {
 
 constexpr int kThreads = 256;
 
-template <typename T>
-__global__ void __launch_bounds__(kThreads, 2) forward_kernel(const T* __restrict__ xy, T* __restrict__ theta, int64_t R, int64_t P) {
-  const int64_t step = int64_t(gridDim.x) * kThreads;
-  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < R * P; i += step) {
-    const int64_t x = i / P * 2 * P + i % P;
-    theta[i] = angle_turns(xy[x], xy[x + P]);
-  }
+template <typename T, int WIDTH>
+struct alignas(WIDTH * sizeof(T)) Planes {
+  T value[WIDTH];
+};
+
+// P and `total` = R P count WIDTH planes as one.
+template <typename T, int WIDTH>
+__global__ void __launch_bounds__(kThreads)
+    forward_kernel(const Planes<T, WIDTH>* __restrict__ xy, Planes<T, WIDTH>* __restrict__ theta, int64_t total, int64_t P) {
+  const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= total) return;
+  const int64_t at = i + i / P * P;  // of x; y lies P further
+  const Planes<T, WIDTH> x = xy[at], y = xy[at + P];
+  Planes<T, WIDTH> angle;
+#pragma unroll
+  for (int j = 0; j < WIDTH; ++j) angle.value[j] = angle_turns(x.value[j], y.value[j]);
+  theta[i] = angle;
 }
 
-template <typename T>
-__global__ void __launch_bounds__(kThreads, 2)
-    backward_kernel(const T* __restrict__ grad_theta, const T* __restrict__ xy, T* __restrict__ grad_xy, int64_t R, int64_t P) {
-  const int64_t step = int64_t(gridDim.x) * kThreads;
-  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < R * P; i += step) {
-    const int64_t at = i / P * 2 * P + i % P;
-    const T x = xy[at], y = xy[at + P], r2 = x * x + y * y;
-    const T scale = r2 == T(0) ? T(0) : grad_theta[i] * T(0.15915494309189535) / r2;
-    grad_xy[at] = -y * scale;
-    grad_xy[at + P] = x * scale;
+template <typename T, int WIDTH>
+__global__ void __launch_bounds__(kThreads)
+    backward_kernel(const Planes<T, WIDTH>* __restrict__ grad_theta, const Planes<T, WIDTH>* __restrict__ xy,
+                    Planes<T, WIDTH>* __restrict__ grad_xy, int64_t total, int64_t P) {
+  const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= total) return;
+  const int64_t at = i + i / P * P;
+  const Planes<T, WIDTH> x = xy[at], y = xy[at + P], G = grad_theta[i];
+  Planes<T, WIDTH> gx, gy;
+#pragma unroll
+  for (int j = 0; j < WIDTH; ++j) {
+    const T r2 = x.value[j] * x.value[j] + y.value[j] * y.value[j];
+    const T scale = r2 == T(0) ? T(0) : G.value[j] * T(0.15915494309189535) / r2;
+    gx.value[j] = -y.value[j] * scale;
+    gy.value[j] = x.value[j] * scale;
   }
+  grad_xy[at] = gx;
+  grad_xy[at + P] = gy;
 }
+
+// f(Planes<T, WIDTH>()) with the widest that fits.
+template <typename T, typename F>
+cudaError_t by_width(int64_t P, std::initializer_list<const T*> arrays, F f) {
+  constexpr int kWidth = 16 / sizeof(T);
+  for (const T* array : arrays)
+    if (P % kWidth || reinterpret_cast<uintptr_t>(array) % 16) return f(Planes<T, 1>());
+  return f(Planes<T, kWidth>());
+}
+
+template <typename V, typename T>
+V* as(T* p) { return reinterpret_cast<V*>(p); }
 
 }  // namespace
 
 template <typename T>
 cudaError_t circular_projection_cuda(const T* xy, T* theta, int64_t R, int64_t P, cudaStream_t stream) {
   if (R * P == 0) return cudaSuccess;
-  return TS_LAUNCH(forward_kernel<T>, blocks_for(R * P, kThreads), kThreads, 0, stream, xy, theta, R, P);
+  return by_width<T>(P, {xy, theta}, [&](auto planes) {
+    using V = decltype(planes);
+    constexpr int kWidth = sizeof(V) / sizeof(T);
+    const int64_t total = R * P / kWidth;
+    return TS_LAUNCH((forward_kernel<T, kWidth>), unsigned((total + kThreads - 1) / kThreads), kThreads, 0, stream, as<const V>(xy),
+                     as<V>(theta), total, P / kWidth);
+  });
 }
 
 template <typename T>
 cudaError_t circular_projection_backward_cuda(const T* grad_theta, const T* xy, T* grad_xy, int64_t R, int64_t P, cudaStream_t stream) {
   if (R * P == 0) return cudaSuccess;
-  return TS_LAUNCH(backward_kernel<T>, blocks_for(R * P, kThreads), kThreads, 0, stream, grad_theta, xy, grad_xy, R, P);
+  return by_width<T>(P, {grad_theta, xy, grad_xy}, [&](auto planes) {
+    using V = decltype(planes);
+    constexpr int kWidth = sizeof(V) / sizeof(T);
+    const int64_t total = R * P / kWidth;
+    return TS_LAUNCH((backward_kernel<T, kWidth>), unsigned((total + kThreads - 1) / kThreads), kThreads, 0, stream,
+                     as<const V>(grad_theta), as<const V>(xy), as<V>(grad_xy), total, P / kWidth);
+  });
 }
 
 #define TS_INSTANTIATE(T)                                                                              \

@@ -1,162 +1,204 @@
-// One block per problem, in double: sort the points, scan the levels, sort the levels for their median, write cost and slopes. The arrays of a
-// problem lie in shared memory, or in a workspace of the block where they do not fit. The formulas are in csrc/circular_wasserstein.h.
+// Three ways, by the number of points N = n + m; the formulas are in csrc/circular_wasserstein.h.
+//   up to 256     part of a warp for a problem, 8 points a thread, in registers
+//   up to 4096    several warps for a problem, which sort through shared memory
+//   beyond        a segmented merge sort in device memory (circular_wasserstein_large.cuh)
+// Everything that decides is a whole number: a point is its position in turns, a fixed-point number, above its index, so that one key is
+// sorted; levels are multiples of 1 / lcm(n, m), or of a power of 2 with weights. Their sums are exact in any order.
+//
+// Eight points a thread, because a network's steps within a thread cost two instructions a pair and those between threads two and a shuffle
+// a point: with four lanes for 32 points 3 of its 15 steps need shuffles, with a point a lane all 15 do.
+//
+// Angles pass through memory between circular_projection and here, 8 bytes a point in float32 (one write, one read). A fused kernel would
+// leave 12 of the 20 bytes that follow the projection: 8 to read x and y, 4 to write a slope.
 #include "circular_wasserstein.h"
 
+#include "cuda/circular_wasserstein.cuh"
+#include "cuda/circular_wasserstein_large.cuh"
+#include "cuda/lanes.cuh"
 #include "cuda/launch.cuh"
-#include "cuda/warp.cuh"
 
 namespace transphere {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int64_t kSharedPoints = 1024;  // 24 bytes each
-constexpr int64_t kWorkspaceBlocks = 132;
+constexpr int64_t kTilePoints = 4096;
 
-// The arrays of one problem, `size` a power of two.
-struct Rows {
-  double *t, *level;     // sorted positions; levels, then sorted levels
-  int *point, *segment;  // whose position; whose level
-  __device__ Rows(void* memory, int64_t size)
-      : t(static_cast<double*>(memory)), level(t + size), point(reinterpret_cast<int*>(level + size)), segment(point + size) {}
+// LANES threads for a problem, and as many neighbouring problems as make a block.
+template <typename T, int LANES, bool WEIGHTED>
+struct Form {
+  static constexpr int kThreads = LANES <= 32 ? 256 : 512, kTile = kThreads / LANES, kSlots = LANES * kKeys;
+  // In shared memory a row has a tile's points of one index. The pitch lets the lanes of a warp read a column each without conflicts.
+  static constexpr int kPitch = LANES <= 32 ? kTile + 32 / LANES : kTile | 1;
+  static constexpr bool kFloat = std::is_same<T, float>::value, kShortKey = kFloat && LANES <= 8;
+  static constexpr int kIndexBits = kFloat && !kShortKey ? 32 : LANES == 4 ? 5 : LANES == 8 ? 6 : LANES == 16 ? 7 : LANES == 32 ? 8 : 12;
+  using Key = typename std::conditional<kShortKey, uint32_t, uint64_t>::type;
+  using Length = typename std::conditional<kFloat, uint32_t, uint64_t>::type;
+  using Level = typename std::conditional<WEIGHTED, int64_t, int32_t>::type;
+  // One turn in fixed point: two of them are a Length.
+  static constexpr int kTurnBits = kShortKey ? 32 - kIndexBits : kFloat ? 31 : 63 - kIndexBits;
+  static constexpr size_t kShared = std::max(kSlots * kPitch * sizeof(T), LANES > 32 ? kThreads * kKeys * sizeof(Key) : 0);
 };
 
-// Bitonic sort of (key, index) pairs by a block, ties by index.
-__device__ void block_sort(double* key, int* index, int64_t size) {
-  for (int64_t width = 2; width <= size; width *= 2)
-    for (int64_t step = width / 2; step > 0; step /= 2) {
-      __syncthreads();
-      for (int64_t i = threadIdx.x; i < size; i += blockDim.x) {
-        const int64_t j = i ^ step;
-        if (j <= i) continue;
-        const bool greater = key[i] > key[j] || (key[i] == key[j] && index[i] > index[j]);
-        if (greater == ((i & width) == 0)) {
-          const double k = key[i];
-          key[i] = key[j], key[j] = k;
-          const int x = index[i];
-          index[i] = index[j], index[j] = x;
-        }
+// The points that a thread brings from and to device memory, as many as it sorts and coalesced: threads are neighbouring problems or, where
+// a problem's points lie next to each other (P = 1), neighbouring points.
+template <typename F>
+struct Traffic {
+  int n, N, live;  // live: problems of the tile that there are
+  int64_t P, u_base, v_base;
+
+  template <typename T>
+  __device__ Traffic(const CircularProblems<T>& q, int64_t first, int64_t problems)
+      : n(int(q.n)), N(int(q.n + q.m)), live(int(problems - first < F::kTile ? problems - first : F::kTile)), P(q.P) {
+    const int64_t problem = P == 1 ? first : first + int(threadIdx.x) % F::kTile, b = problem / P, p = problem % P;
+    u_base = b * q.n * P + p, v_base = (b * q.m - q.n) * P + p;
+  }
+  // f(whether of u, place in its array, place in the tile) for each of the thread's points.
+  template <typename G>
+  __device__ void for_each(G f) const {
+    if (P == 1) {
+#pragma unroll
+      for (int j = 0; j < kKeys; ++j) {
+        const int e = int(threadIdx.x) + j * F::kThreads, column = e / N, i = e % N;
+        if (column < live) f(i < n, (i < n ? u_base + column * n : v_base + column * (N - n)) + i, i * F::kPitch + column);
+      }
+    } else {
+      const int column = int(threadIdx.x) % F::kTile;
+#pragma unroll
+      for (int j = 0; j < kKeys; ++j) {
+        const int i = int(threadIdx.x) / F::kTile + j * (F::kThreads / F::kTile);
+        if (i < N && column < live) f(i < n, (i < n ? u_base : v_base) + i * P, i * F::kPitch + column);
       }
     }
-  __syncthreads();
-}
-
-// Inclusive sum of values[0, n) in place, in tiles of a block.
-template <typename Load, typename Store>
-__device__ void block_cumulate(int64_t n, Load load, Store store) {
-  double carry = 0;
-  for (int64_t base = 0; base < n; base += blockDim.x) {
-    const int64_t k = base + threadIdx.x;
-    double total;
-    const double sum = block_scan(k < n ? load(k) : 0.0, total);
-    if (k < n) store(k, carry + sum);
-    carry += total;
   }
+};
+
+template <typename T, int LANES, bool WEIGHTED>
+__global__ void __launch_bounds__((Form<T, LANES, WEIGHTED>::kThreads), LANES <= 32 ? 2 : 1)
+    tile_kernel(CircularProblems<T> q, int64_t problems, Units<typename Form<T, LANES, WEIGHTED>::Level> units) {
+  using F = Form<T, LANES, WEIGHTED>;
+  using Key = typename F::Key;
+  using Length = typename F::Length;
+  using Level = typename F::Level;
+  using Total = typename std::conditional<F::kFloat && !WEIGHTED, uint64_t, double>::type;
+  constexpr Length kTurn = Length(1) << F::kTurnBits;
+  TS_DYNAMIC_SHARED(unsigned char, shared);
+  T* const x = reinterpret_cast<T*>(shared);            // (kSlots, kPitch): points, then what is written for them
+  Key* const through = reinterpret_cast<Key*>(shared);  // while sorting
+  const int n = int(q.n), m = int(q.m), N = n + m, lane = group_lane<LANES>(), column = int(threadIdx.x) / LANES;
+  const int64_t first = int64_t(blockIdx.x) * F::kTile, problem = first + column;
+
+  const Traffic<F> traffic(q, first, problems);
+  traffic.for_each([&](bool of_u, int64_t from, int to) { x[to] = (of_u ? q.u : q.v)[from]; });
   __syncthreads();
-}
+  int bad = 0;
+  Key key[kKeys];
+#pragma unroll
+  for (int j = 0; j < kKeys; ++j) {
+    const int i = j * LANES + lane;
+    key[j] = ~Key(0);  // sorts to the end
+    if (i < N) key[j] = Key(fixed_point<Length>(x[i * F::kPitch + column], F::kTurnBits, bad)) << F::kIndexBits | Key(i);
+  }
+  group_sync<LANES>();
+  group_sort<LANES>(key, through);
 
-template <typename T>
-__global__ void __launch_bounds__(kThreads, 2) circular_wasserstein_kernel(CircularProblems<T> q, int64_t problems, int64_t size, char* workspace) {
-  TS_DYNAMIC_SHARED(double, shared);
-  const int64_t n = q.n, m = q.m, N = n + m;
-  const Rows s(workspace ? static_cast<void*>(workspace + blockIdx.x * size * 24) : static_cast<void*>(shared), size);
-  const bool weighted = q.u_weights != nullptr;
-  const double unit = weighted ? 1.0 : 1.0 / (double(n) * double(m));
+  const auto index = [&](int j) { return int(key[j] & ((Key(1) << F::kIndexBits) - 1)); };
+  const auto is_point = [&](int j) { return lane * kKeys + j < N; };
+  Share<Length, Level> s;
+  Length start, next = group_next<LANES>(Length(key[0] >> F::kIndexBits), start);
+  if (!is_point(kKeys)) next = start + kTurn;
+#pragma unroll
+  for (int j = kKeys - 1; j >= 0; --j) {
+    const Length position = is_point(j) ? Length(key[j] >> F::kIndexBits) : start + kTurn;
+    s.gap[j] = next - position;
+    next = position;
+  }
+  const int64_t set = (problem < problems ? problem : problems - 1) / q.P;
+#pragma unroll
+  for (int j = 0; j < kKeys; ++j) {
+    const int i = index(j);
+    s.weight[j] = 0;
+    if (!is_point(j)) continue;
+    if constexpr (WEIGHTED)
+      s.weight[j] = i < n ? weight_in_units(q.u_weights[set * n + i], bad) : -weight_in_units(q.v_weights[set * m + i - n], bad);
+    else
+      s.weight[j] = i < n ? units.up : -units.down;
+  }
+  const Level last = s.template accumulate<LANES>(0);
+  const T poison = group_sum<LANES>(bad) ? T(NAN) : T(0);
 
-  for (int64_t problem = blockIdx.x; problem < problems; problem += gridDim.x) {
-    const int64_t b = problem / q.P, p = problem % q.P, at_u = b * n * q.P + p, at_v = b * m * q.P + p;
-    const auto place = [&](int64_t i) { return i < n ? at_u + i * q.P : at_v + (i - n) * q.P; };
-    double bad = 0;
-    for (int64_t i = threadIdx.x; i < size; i += kThreads) {
-      double t = INFINITY;  // padding sorts to the end
-      if (i < N) {
-        const T x = i < n ? q.u[place(i)] : q.v[place(i)], r = x - floor(x);
-        t = r >= T(1) ? 0.0 : double(r);
-        bad += t - t;
-      }
-      s.t[i] = t == t ? t : 0.0;
-      s.point[i] = int(i);
-    }
-    bad = block_sum(bad);  // 0, or NaN when any point is not finite
-    block_sort(s.t, s.point, size);
+  // The median: the smallest level with at least half the circle at or below it.
+  Level M = -units.most, high = units.most;
+  for (uint64_t width = 2 * uint64_t(units.most); width > 0; width /= 2) {
+    const Level middle = M + (high - M) / 2;
+    if (group_sum<LANES>(s.length_up_to(middle)) >= kTurn / 2) high = middle;
+    else M = middle + 1;
+  }
 
-    const auto gap = [&](int64_t k) { return (k + 1 < N ? s.t[k + 1] : 1.0 + s.t[0]) - s.t[k]; };
-    const auto signed_weight = [&](int64_t k) {
-      const int64_t i = s.point[k];
-      if (weighted) return i < n ? double(q.u_weights[b * n + i]) : -double(q.v_weights[b * m + i - n]);
-      return i < n ? double(m) : -double(n);
-    };
-    block_cumulate(N, signed_weight, [&](int64_t k, double sum) { s.level[k] = sum; });
+  Total total = 0;
+#pragma unroll
+  for (int j = 0; j < kKeys; ++j) {
+    const Level before = lane == 0 && j == 0 ? last : s.level[j] - s.weight[j];
+    const Level away = distance(s.level[j], M);
+    total += Total(away) * Total(s.gap[j]);
+    if (is_point(j)) x[index(j) * F::kPitch + column] = T(distance(before, M) - away) * T(units.unit) + poison;
+  }
+  total = group_sum<LANES>(total);
+  if (lane == 0 && problem < problems) q.cost[problem] = T(double(total) * (units.unit / double(kTurn))) + poison;
+  __syncthreads();
+  traffic.for_each([&](bool of_u, int64_t to, int from) { (of_u ? q.u_slope : q.v_slope)[to] = x[from]; });
 
-    // The median: the smallest level with at least half the circle at or below it. Levels are sorted in place and rebuilt after.
-    for (int64_t k = threadIdx.x; k < size; k += kThreads) {
-      if (k >= N) s.level[k] = INFINITY;
-      s.segment[k] = int(k);
-    }
-    block_sort(s.level, s.segment, size);
-    double before = 0;
-    int first = int(N - 1);
-    for (int64_t base = 0; base < N; base += kThreads) {
-      const int64_t k = base + threadIdx.x;
-      double total;
-      const double upto = before + block_scan(k < N ? gap(s.segment[k]) : 0.0, total);
-      if (k < first && upto >= 0.5) first = int(k);
-      before += total;
-    }
-    const double M = s.level[block_min(first)];
+  if constexpr (WEIGHTED) {
+    // The sign at the median's own gaps is the one with which all gaps times their signs sum to 0.
+    const Length below = group_sum<LANES>(s.length_up_to(M - 1)), up_to = group_sum<LANES>(s.length_up_to(M));
+    const double own = (double(below) - double(kTurn - up_to)) / double(up_to - below);
+    double rise[kKeys], sum = 0, all;  // over the gaps up to each
+#pragma unroll
+    for (int j = 0; j < kKeys; ++j)
+      rise[j] = sum += double(s.gap[j]) * (1.0 / double(kTurn)) * (s.level[j] > M ? 1.0 : s.level[j] < M ? -1.0 : own);
+    const double ahead = group_scan<LANES>(sum, all);
     __syncthreads();
-    block_cumulate(N, signed_weight, [&](int64_t k, double sum) { s.level[k] = sum; });
-
-    double cost = 0, balance = 0, own = 0;
-    for (int64_t k = threadIdx.x; k < N; k += kThreads) {
-      const double d = gap(k), after = fabs(s.level[k] - M), ahead = fabs(s.level[k ? k - 1 : N - 1] - M);
-      const int64_t i = s.point[k];
-      cost += after * d;
-      if (s.level[k] == M) own += d;
-      else balance += s.level[k] > M ? d : -d;
-      (i < n ? q.u_slope : q.v_slope)[place(i)] = T((ahead - after) * unit + bad);
-    }
-    cost = block_sum(cost);
-    if (threadIdx.x == 0) q.cost[problem] = T(cost * unit + bad);
-    if (weighted) {
-      own = block_sum(own);
-      balance = block_sum(balance);
-      const double at_median = own > 0 ? -balance / own : 0;  // the sign at the median's own gaps, with which all sum to 0
-      const auto rise = [&](int64_t k) { return gap(k) * (s.level[k] == M ? at_median : s.level[k] > M ? 1.0 : -1.0); };
-      double sum_all = 0;
-      for (int64_t k = threadIdx.x; k < N; k += kThreads) sum_all += rise(k);
-      sum_all = block_sum(sum_all);
-      block_cumulate(N, rise, [&](int64_t k, double upto) {
-        const int64_t i = s.point[k];
-        const double potential = sum_all - upto + rise(k);  // over the gaps at or after t_k
-        (i < n ? q.u_potential : q.v_potential)[place(i)] = T((i < n ? potential : -potential) + bad);
-      });
+#pragma unroll
+    for (int j = 0; j < kKeys; ++j) {
+      const double potential = all - ahead - (j ? rise[j - 1] : 0.0);  // over the gaps at or after the point
+      if (is_point(j)) x[index(j) * F::kPitch + column] = T(index(j) < n ? potential : -potential) + poison;
     }
     __syncthreads();
+    traffic.for_each([&](bool of_u, int64_t to, int from) { (of_u ? q.u_potential : q.v_potential)[to] = x[from]; });
   }
 }
 
-int64_t padded(int64_t n) {
-  int64_t size = 2;
-  while (size < n) size *= 2;
-  return size;
+template <typename T, int LANES, bool WEIGHTED>
+cudaError_t solve_in_tiles(const CircularProblems<T>& q, int64_t problems, cudaStream_t stream) {
+  using F = Form<T, LANES, WEIGHTED>;
+  if constexpr (LANES < 512)
+    if (q.n + q.m > F::kSlots) return solve_in_tiles<T, LANES * 2, WEIGHTED>(q, problems, stream);
+  using Level = typename F::Level;
+  const unsigned blocks = unsigned((problems + F::kTile - 1) / F::kTile);
+  return TS_LAUNCH((tile_kernel<T, LANES, WEIGHTED>), blocks, F::kThreads, F::kShared, stream, q, problems,
+                   (units<T, Level, WEIGHTED>(q.n, q.m)));
 }
 
 }  // namespace
 
+template <typename T>
 int64_t circular_wasserstein_workspace(int64_t points, int64_t problems) {
-  if (points <= kSharedPoints) return 0;
-  return padded(points) * 24 * (problems < kWorkspaceBlocks ? problems : kWorkspaceBlocks);
+  if (points <= kTilePoints) return 0;
+  return large::Space<T>(nullptr, large::at_once(points, problems), large::tiles_of(points)).bytes;
 }
 
 template <typename T>
 cudaError_t circular_wasserstein_cuda(const CircularProblems<T>& q, int64_t problems, void* workspace, cudaStream_t stream) {
   if (problems == 0) return cudaSuccess;
-  const int64_t size = padded(q.n + q.m), limit = workspace ? kWorkspaceBlocks : 65535;
-  return TS_LAUNCH(circular_wasserstein_kernel<T>, unsigned(problems < limit ? problems : limit), kThreads, workspace ? 0 : size_t(size) * 24,
-                   stream, q, problems, size, static_cast<char*>(workspace));
+  const auto solve = [&](auto weighted) {
+    if (q.n + q.m > kTilePoints) return large::solve<T, weighted>(q, problems, workspace, stream);
+    return solve_in_tiles<T, 4, weighted>(q, problems, stream);
+  };
+  return q.u_weights ? solve(std::true_type()) : solve(std::false_type());
 }
 
-template cudaError_t circular_wasserstein_cuda(const CircularProblems<float>&, int64_t, void*, cudaStream_t);
-template cudaError_t circular_wasserstein_cuda(const CircularProblems<double>&, int64_t, void*, cudaStream_t);
+#define TS_INSTANTIATE(T)                                                    \
+  template int64_t circular_wasserstein_workspace<T>(int64_t, int64_t);      \
+  template cudaError_t circular_wasserstein_cuda(const CircularProblems<T>&, int64_t, void*, cudaStream_t);
+TS_INSTANTIATE(float)
+TS_INSTANTIATE(double)
 
 }  // namespace transphere

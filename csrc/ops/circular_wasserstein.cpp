@@ -40,7 +40,7 @@ Result forward(const Tensor& u_, const Tensor& v_, const std::optional<Tensor>& 
     }
     const int64_t problems = B * P;
     if constexpr (On::cuda) {
-      const int64_t bytes = circular_wasserstein_workspace(n + m, problems);
+      const int64_t bytes = circular_wasserstein_workspace<T>(n + m, problems);
       const Tensor workspace = torch::stable::new_empty(u, {bytes / int64_t(sizeof(T))});
       on.check("circular_wasserstein", circular_wasserstein_cuda(q, problems, bytes ? out<T>(workspace) : nullptr, on.stream()));
     } else if (n + m <= kCircularColumnPoints) {
