@@ -1,6 +1,5 @@
-// Branch-free elementary functions that the compiler can vectorise. Minimax polynomials fitted for this library; the
 // Branch-free elementary functions that the compiler can vectorise. float32: minimax polynomials fitted for this library, with bounds over
-// all arguments in the stated range. float64: Taylor's, cut where the remainder is below the rounding error.
+// all arguments in the stated range. float64: series, cut where the remainder is below the rounding error.
 #pragma once
 #include <cmath>
 #include <cstring>
@@ -30,7 +29,8 @@ TS_HD float log_positive(float v) {
   const float f2 = f * f;
   return (p * f2 * f - 0.5f * f2) + f + float(exponent) * 0.693147181f;
 }
-// Any positive normal number; relative error below 4e-16.
+
+// log(v) of any positive normal number; relative error below 4e-16.
 TS_HD double log_positive(double v) {
   int64_t bits;
   std::memcpy(&bits, &v, 8);
@@ -54,7 +54,6 @@ TS_HD double log_positive(double v) {
   return 2 * s + (s * (t * p) + double(exponent) * 0.69314718055994531);
 }
 
-<<<<<<< HEAD
 // log(1 + x), x >= 0 and finite; relative error below 2e-16. atanh's series in f / (2 + f), for 1 + x = 2^e (1 + f), f in [-.3, .42].
 TS_HD double log1p_positive(double x) {
 #ifdef __CUDA_ARCH__
@@ -87,8 +86,6 @@ TS_HD double log1p_positive(double x) {
 #endif
 }
 
-// sin and cos of 2 pi (u + 2^-25), u a multiple of 2^-24 in [0, 1): the middle of u's cell, so that neither is ever 0. Absolute error below 1e-7.
-=======
 // exp(y) and 1 - exp(y) for y <= 0, both to rounding.
 TS_HD void exp_and_rest(double y, double& power, double& rest) {
   const double x = y > -700 ? y : -700.0;
@@ -126,7 +123,6 @@ TS_HD double length(double x, double y) {
 
 // sin and cos of 2 pi (u + 2^-25), u a multiple of 2^-24 in [0, 1): the middle of u's cell, so that neither is ever 0. Absolute error below
 // 1e-7.
->>>>>>> 3f449f228758426a70cba67802a80b21d6cfed29
 TS_HD void sincos_midpoint(float u, float& sine, float& cosine) {
   const float quarter = float(int32_t(4.0f * u + 0.5f));  // 0 .. 4
   const int32_t q = int32_t(quarter);
