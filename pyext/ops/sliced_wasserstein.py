@@ -8,7 +8,7 @@ from torch import Tensor
 from .._checks import check_floating, check_min_dim, compute_dtype
 from .._library import op
 from . import circular_projection  # noqa: F401  defines the op
-from .circular_wasserstein import batch_shape, wasserstein_1
+from .circular_wasserstein import batch_shape, wasserstein
 from .great_circles import great_circles, orthonormal_frames
 
 
@@ -58,7 +58,7 @@ def sliced_wasserstein_sphere(
     frames = _frames(name, n_projections, x, projections, generator, seed)
     u, v = (angles(z, frames, backend) for z in (x, y))                                      # (..., n, P), (..., m, P)
     u, v = (t.expand(*batch, *t.shape[-2:]) for t in (u, v))
-    return wasserstein_1(name, u, v, x_weights, y_weights, p=p, backend=backend).mean(-1).to(dtype)
+    return wasserstein(name, u, v, x_weights, y_weights, p=p, backend=backend).mean(-1).to(dtype)
 
 
 def sliced_wasserstein_sphere_pairs(
@@ -96,7 +96,7 @@ def sliced_wasserstein_sphere_pairs(
         return sets.new_empty(0, *sets.shape[1:-2])
     frames = _frames(name, n_projections, sets, projections, generator, seed)
     theta = angles(sets, frames, backend).unbind()                                           # S of (..., n, P)
-    distances = [wasserstein_1(name, theta[i], theta[j], None, None, p=p, backend=backend).mean(-1) for i, j in pairs]
+    distances = [wasserstein(name, theta[i], theta[j], None, None, p=p, backend=backend).mean(-1) for i, j in pairs]
     return torch.stack(distances).to(dtype)
 
 
