@@ -62,8 +62,8 @@ def _levels(weights_ptr, base, live, order, n, step, WEIGHTED: tl.constexpr, BIT
         total = tl.sum(w, 1)
         bad = tl.sum(tl.where(w >= 0.0, 0.0, float("nan")), 1) + (total - total)
         bad = tl.where(total > 0.0, bad, float("nan"))
-        share = tl.where(bad[:, None] == 0.0, w / tl.where(total > 0.0, total, 1.0)[:, None], 0.0)
-        level = tl.cumsum((share * WEIGHT_UNIT).to(tl.int64), 1)
+        unit = WEIGHT_UNIT / tl.where(total > 0.0, total, 1.0)
+        level = tl.cumsum(tl.where(bad[:, None] == 0.0, w * unit[:, None], 0.0).to(tl.int64), 1)
         return tl.where(level == tl.max(level, 1)[:, None], WEIGHT_UNIT, level), bad
     else:
         level = (tl.arange(0, 1 << BITS)[None, :].to(tl.int64) + 1) * step + tl.zeros_like(order)
@@ -215,11 +215,11 @@ def _forward(
         share = tl.where(after > before, -before / tl.where(after > before, after - before, 1.0), 0.5)[:, None]
         here = tl.load(zx_ptr + i - 1, mask=in_x & (i > 0), other=0.0)
         climb = _climb(zx, here, zy_ptr, Y_ptr, x_begin - cut - 1, live, share, turn, m, y_step, 1, WEIGHTED, V_BITS, ORDER)
-        climb = tl.cumsum(tl.where(i > 0, climb, 0.0), 1) * scale / ORDER
+        climb = tl.cumsum(tl.where(i > 0, climb, 0.0), 1) * (scale * (1.0 / ORDER))
         tl.store(u_potential_ptr + u_at, (climb + bad[:, None]).to(T), mask=in_x)
         here = tl.load(zy_ptr + j - 1, mask=in_y & (j > 0), other=0.0)
         climb = _climb(zy, here, zx_ptr, X_ptr, t_begin, live, share, turn, n, x_step, -1, WEIGHTED, U_BITS, ORDER)
-        climb = tl.cumsum(tl.where(j > 0, climb, 0.0), 1) * scale / ORDER
+        climb = tl.cumsum(tl.where(j > 0, climb, 0.0), 1) * (scale * (1.0 / ORDER))
         tl.store(v_potential_ptr + v_at, (climb + bad[:, None]).to(T), mask=in_y)
 
 
@@ -250,11 +250,11 @@ def circular_wasserstein_power(
     turn = WEIGHT_UNIT.value if weighted else math.lcm(n, m)
     u_bits, v_bits = max(1, (n - 1).bit_length()), max(1, (m - 1).bit_length())
     most = max(u_bits, v_bits)
-    rows = max(1, 128 >> most)  # of the points alone, so that a problem's result does not depend on its neighbours
+    rows = max(1, 256 >> most)  # of the points alone, so that a problem's result does not depend on its neighbours
     workspace = u.new_empty(B * P, 2 * (n + m), dtype=torch.float64), u.new_empty(B * P, n + m, dtype=torch.int64)
     launch(
         _forward, triton.cdiv(B * P, rows), u, v, *weights, distance, u_slope, v_slope, *potentials, *workspace,
         B * P, n, m, P, turn, turn // n, turn // m,
-        ORDER=float(p), WEIGHTED=weighted, U_BITS=u_bits, V_BITS=v_bits, ROWS=rows, num_warps=min(16, max(4, (1 << most) >> 6)),
+        ORDER=float(p), WEIGHTED=weighted, U_BITS=u_bits, V_BITS=v_bits, ROWS=rows, num_warps=max(4, (1 << most) >> 7),
     )  # fmt: skip
     return distance, u_slope, v_slope, *potentials

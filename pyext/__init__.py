@@ -10,7 +10,7 @@ from .distributions import HypersphericalUniform, VonMisesFisher
 from .ops.circular_wasserstein import circular_wasserstein
 from .ops.frechet_mean import chordal_mean, frechet_mean
 from .ops.great_circles import great_circles
-from .ops.sliced_wasserstein import sliced_wasserstein_sphere, sliced_wasserstein_sphere_pairs
+from .ops.sliced_wasserstein import sliced_wasserstein_sphere, sliced_wasserstein_sphere_pairs, sliced_wasserstein_sphere_uniform
 from .ops.vmf_cumulant import vmf_entropy, vmf_kl_uniform, vmf_log_normalizer, vmf_mean_resultant, vmf_variance
 from .ops.vmf_sample import vmf_sample
 
@@ -25,6 +25,7 @@ __all__ = [
     "losses",
     "sliced_wasserstein_sphere",
     "sliced_wasserstein_sphere_pairs",
+    "sliced_wasserstein_sphere_uniform",
     "vmf_entropy",
     "vmf_kl_uniform",
     "vmf_log_normalizer",
