@@ -22,7 +22,8 @@ def circular_embedding(u: Tensor, size: int = 128, *, weights: Tensor | None = N
         weights: nonnegative, broadcastable to `u`; each row is divided by its sum. Default uniform.
 
     Returns:
-        (..., size), differentiable once in u; NaN where a point is.
+        (..., size); NaN where a point is. Differentiable once in u with the choice of point at each s held fixed: how the steps of
+        :math:`F^{-1}(s-\alpha)` move with :math:`\alpha` between the values of s leaves no trace.
 
     Raises:
         ValueError: on wrong shapes, dtypes and, on a CPU, negative or non-finite weights or a row of zeros.
