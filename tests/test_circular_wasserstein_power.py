@@ -67,7 +67,7 @@ def test_equal_sizes_are_the_best_of_all_rotations(backend):
 @pytest.mark.parametrize("n, m", [(16, 16), (9, 14), (70, 70)])
 @pytest.mark.parametrize("p", [2, 3.5])
 def test_symmetries(n, m, p, dtype, backend, size):
-    rows = size(20, 3)
+    rows = size(20, 2)
     u, v = torch.rand(rows, n, dtype=dtype), torch.rand(rows, m, dtype=dtype)
     w = lambda u, v: ts.circular_wasserstein(u, v, p=p, backend=backend)  # noqa: E731
     atol = TOLERANCE[dtype]

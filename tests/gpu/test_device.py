@@ -33,6 +33,10 @@ CALLS = {
     "vmf_sample": (lambda: (unit(B, D), 5 + 90 * torch.rand(B).double()), lambda mu, kappa, **b: ts.vmf_sample(mu, kappa, L, seed=3, **b)),
     "vmf_log_normalizer": (lambda: (200 * torch.rand(B, 3).double(),), lambda kappa, **b: ts.vmf_log_normalizer(kappa, D, **b)),
     "circular_wasserstein": (lambda: (torch.rand(B, N).double(), torch.rand(B, N + 2).double()), ts.circular_wasserstein),
+    "circular_wasserstein_power": (
+        lambda: (torch.rand(B, N).double(), torch.rand(B, N + 2).double()),
+        lambda u, v, **b: ts.circular_wasserstein(u, v, p=2, **b),
+    ),
     "sliced_wasserstein_sphere": (
         lambda: (unit(B, N, D), unit(B, N + 2, D)),
         lambda x, y, **b: ts.sliced_wasserstein_sphere(x, y, P, seed=3, **b),
@@ -40,7 +44,7 @@ CALLS = {
     "frechet_mean": (lambda: (torch.nn.functional.normalize(unit(B, 1, D) + 0.5 * unit(B, N, D), dim=-1),), None),
 }
 # Without a seed: a graph cannot copy one from the host. Deterministic in their inputs.
-PURE = ["vmf_log_normalizer", "circular_wasserstein", "frechet_mean"]
+PURE = ["vmf_log_normalizer", "circular_wasserstein", "circular_wasserstein_power", "frechet_mean"]
 
 
 @pytest.fixture(params=CALLS)
