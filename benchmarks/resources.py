@@ -25,6 +25,7 @@ ARCHS = (80, 90)
 # Kernels that may spill or keep a stack, by a pattern of their names, each with the reason.
 ALLOWED = {
     r"circular_wasserstein\.forward\[.*WEIGHTED=True, INDEX_BITS=12": "8 points a thread, in the 128 registers that 512 threads leave each",
+    r"circular_wasserstein_power\.forward\[float64, ORDER=1.5, WEIGHTED=True": "8 bytes across the calls of exp and log, none spilled",
 }
 
 
@@ -97,6 +98,7 @@ def sample_calls() -> None:
 
     from transphere.kernels.circular_projection import circular_projection, circular_projection_backward
     from transphere.kernels.circular_wasserstein import circular_wasserstein
+    from transphere.kernels.circular_wasserstein_power import circular_wasserstein_power
     from transphere.kernels.vmf_cumulant import vmf_cumulant
     from transphere.kernels.vmf_sample import vmf_sample, vmf_sample_backward
 
@@ -114,13 +116,16 @@ def sample_calls() -> None:
         for n in (16, 32) if dtype == torch.float64 else (16, 32, 256, 2048):  # sorting, the dtype touches only loads and stores
             for weights in ((None, None), (new(64, n), new(64, n))):
                 circular_wasserstein(new(64, n, 100), new(64, n, 100), *weights)
+        for n, p in ((16, 1.5),) if dtype == torch.float64 else ((16, 2.0), (1024, 2.0)):
+            for weights in ((None, None), (new(64, n), new(64, n))):
+                circular_wasserstein_power(new(64, n, 100), new(64, n, 100), *weights, p)
 
 
 def triton_launches() -> list[tuple]:
     """(kernel, arguments, warps, constants) of the sample calls, each form once."""
     import torch
 
-    from transphere.kernels import circular_projection, circular_wasserstein, vmf_cumulant, vmf_sample
+    from transphere.kernels import circular_projection, circular_wasserstein, circular_wasserstein_power, vmf_cumulant, vmf_sample
 
     found: dict[str, tuple] = {}
 
@@ -128,7 +133,7 @@ def triton_launches() -> list[tuple]:
         form = _name(kernel, args, constants)
         found.setdefault(form, (kernel, args, num_warps, constants))
 
-    for module in (circular_projection, circular_wasserstein, vmf_cumulant, vmf_sample):
+    for module in (circular_projection, circular_wasserstein, circular_wasserstein_power, vmf_cumulant, vmf_sample):
         module.launch = record
     with torch.device("meta"):
         sample_calls()

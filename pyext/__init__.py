@@ -7,10 +7,13 @@ __version__ = version("transphere")
 from . import losses
 from ._library import build_info
 from .distributions import HypersphericalUniform, PowerSpherical, VonMisesFisher
+from .distributions import HypersphericalUniform, VonMisesFisher
+from .ops.circular_embedding import circular_embedding, embedding_distance
 from .ops.circular_wasserstein import circular_wasserstein
 from .ops.frechet_mean import chordal_mean, frechet_mean
 from .ops.great_circles import great_circles
-from .ops.sliced_wasserstein import sliced_wasserstein_sphere, sliced_wasserstein_sphere_pairs
+from .ops.parallel_slices import sliced_wasserstein_sphere_parallel
+from .ops.sliced_wasserstein import sliced_wasserstein_sphere, sliced_wasserstein_sphere_pairs, sliced_wasserstein_sphere_uniform
 from .ops.vmf_cumulant import vmf_entropy, vmf_kl_uniform, vmf_log_normalizer, vmf_mean_resultant, vmf_variance
 from .ops.vmf_fit import vmf_fit
 from .ops.vmf_sample import vmf_sample
@@ -21,12 +24,16 @@ __all__ = [
     "VonMisesFisher",
     "build_info",
     "chordal_mean",
+    "circular_embedding",
     "circular_wasserstein",
+    "embedding_distance",
     "frechet_mean",
     "great_circles",
     "losses",
     "sliced_wasserstein_sphere",
     "sliced_wasserstein_sphere_pairs",
+    "sliced_wasserstein_sphere_parallel",
+    "sliced_wasserstein_sphere_uniform",
     "vmf_entropy",
     "vmf_fit",
     "vmf_kl_uniform",

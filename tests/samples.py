@@ -20,4 +20,5 @@ SAMPLES = {
     "circular_projection": lambda: (torch.randn(4, 6, dtype=torch.float64).requires_grad_(),),
     "circular_projection_backward": lambda: (torch.randn(4, 3, dtype=torch.float64), torch.randn(4, 6, dtype=torch.float64)),
     "circular_wasserstein": lambda: (*(torch.rand(2, n, 3, dtype=torch.float64).requires_grad_() for n in (4, 5)), None, None),
+    "circular_wasserstein_power": lambda: (*(torch.rand(2, n, 3, dtype=torch.float64).requires_grad_() for n in (4, 5)), None, None, 2.0),
 }

@@ -95,6 +95,7 @@ def test_no_figure_for_a_broken_op(bench, name):
 # What each benchmark calls, broken by 2 percent, in its value and its gradients or in its gradients alone.
 ENTRY = {
     "circular_wasserstein": (ts, "circular_wasserstein"),
+    "circular_wasserstein_power": (ts, "circular_wasserstein"),
     "frechet_mean": (ts, "frechet_mean"),
     "loss_step": (ts.losses.Harnessed, "forward"),
     "sliced_wasserstein": (ts, "sliced_wasserstein_sphere"),

@@ -180,7 +180,7 @@ def test_float32_keeps_its_digits_near_a_common_point(backend):
 def test_bad_input():
     u = torch.rand(3, 4)
     bad = [
-        (dict(p=2), "p: expected 1"),
+        (dict(p=0.9), "p: expected a number >= 1"),
         (dict(v=torch.rand(2, 4)), "batch dimensions that broadcast"),
         (dict(v=torch.rand(3, 0)), "at least one point"),
         (dict(v=torch.rand(3, 4).double()), "v: expected torch.float32 as u, got torch.float64"),

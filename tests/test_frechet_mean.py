@@ -1,6 +1,7 @@
 """Karcher means: their defining equation, closed cases, gradients."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -83,16 +84,38 @@ def test_gradient_at_coincident_points(unit):
 
 
 def test_shapes_types_and_zero_weights(unit):
-    z = unit(2, 3, 7, 5, dtype=torch.bfloat16)
+    z = cap(7, 5, 1.0, 2, 3, dtype=torch.bfloat16)
     assert ts.frechet_mean(z).shape == (2, 3, 5) and ts.frechet_mean(z).dtype == torch.bfloat16
     z = cap(6, 4, 1.0)
     keep = torch.tensor([1.0, 1, 0, 1, 0, 1]).double()
     torch.testing.assert_close(ts.frechet_mean(z, keep), ts.frechet_mean(z[keep > 0]))
     strided = z.T.contiguous().T
     torch.testing.assert_close(ts.frechet_mean(strided), ts.frechet_mean(z))
-    x = unit(4)
-    assert ts.frechet_mean(torch.stack([x, -x])).isnan().all()
     assert ts.frechet_mean(torch.empty(0, 3, 4)).shape == (0, 4)
+
+
+@pytest.mark.parametrize("mean", [ts.frechet_mean, ts.chordal_mean])
+def test_where_there_is_no_mean(mean, dtype, unit):
+    """Antipodes, and points evenly around a circle, of whose average rounding leaves something: NaN in their own row, and a warning."""
+    x = unit(4, dtype=dtype)
+    turn = 2 * math.pi * torch.arange(4, dtype=dtype) / 4
+    around = torch.stack([turn.cos(), turn.sin(), 0 * turn, 0 * turn], -1)
+    z = torch.stack([torch.stack([x, -x, x, -x]), around, x.expand(4, 4)])
+    with pytest.warns(RuntimeWarning, match=f"{mean.__name__}: 2 averages vanish: their means are not defined, and NaN"):
+        m = mean(z)
+    assert m[:2].isnan().all()
+    torch.testing.assert_close(m[2], x)
+
+
+def test_spread_out_points_end_in_a_warning_or_a_stationary_point(unit):
+    z = unit(300, 20, 3)
+    with pytest.warns(RuntimeWarning, match=r"frechet_mean: not converged after 50 steps, \|t\| up to 0\.\d+: the points may be spread"):
+        m = ts.frechet_mean(z)
+    left = log_map(m, z).mean(-2).norm(dim=-1)
+    assert ((left < 1e-6).float().mean() > 0.95) and m.isfinite().all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ts.frechet_mean(cap(20, 3, 1.4, 300))
 
 
 def test_bad_input(unit):

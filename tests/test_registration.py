@@ -36,8 +36,9 @@ def test_opcheck_with_weights():
         device = GPU if variant == "_triton" else "cpu"
         shapes = (2, 4, 3), (2, 5, 3), (2, 4), (2, 5)
         u, v, a, b = (torch.rand(*s, dtype=torch.float64, device=device).requires_grad_() for s in shapes)
-        op = getattr(torch.ops.transphere, "circular_wasserstein" + variant)
-        torch.library.opcheck(op.default, (u, v, (a / a.sum(-1, keepdim=True)).detach(), (b / b.sum(-1, keepdim=True)).detach()))
+        weights = (a / a.sum(-1, keepdim=True)).detach(), (b / b.sum(-1, keepdim=True)).detach()
+        torch.library.opcheck(getattr(torch.ops.transphere, "circular_wasserstein" + variant).default, (u, v, *weights))
+        torch.library.opcheck(getattr(torch.ops.transphere, "circular_wasserstein_power" + variant).default, (u, v, *weights, 3.0))
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
@@ -108,7 +109,12 @@ CALLS = {
     "vmf_entropy": lambda x: ts.vmf_entropy(x.square().sum(-1) + x[..., 0].abs(), 16),
     "vmf_fit": lambda x: ts.vmf_fit(x)[1],
     "circular_wasserstein": lambda x: ts.circular_wasserstein(x, x.flip(0) * 0.7),
+    "circular_wasserstein_power": lambda x: ts.circular_wasserstein(x, x.flip(0) * 0.7, p=2.5),
     "sliced_wasserstein_sphere": lambda x: ts.sliced_wasserstein_sphere(x[:3], x[3:], 8),
+    "sliced_wasserstein_sphere_power": lambda x: ts.sliced_wasserstein_sphere(x[:3], x[3:], 8, p=2, max_grad=3.0),
+    "sliced_wasserstein_sphere_uniform": lambda x: ts.sliced_wasserstein_sphere_uniform(x, 8),
+    "sliced_wasserstein_sphere_parallel": lambda x: ts.sliced_wasserstein_sphere_parallel(x[:3], x[3:], 8),
+    "circular_embedding": lambda x: ts.circular_embedding(x, 8),
     "harnessed": lambda x: ts.losses.Harnessed()({m: ts.VonMisesFisher(x, torch.full((6,), 20.0), validate_args=False) for m in "ab"})[0],
 }
 
@@ -121,7 +127,8 @@ def test_compile_fullgraph(name):
     result = compiled(x)
     (grad,) = torch.autograd.grad(result.sum(), x)
     assert result.isfinite().all() and grad.isfinite().all()
-    if name in ("vmf_sample", "vmf_entropy", "vmf_fit", "circular_wasserstein"):
+    seeded = ("vmf_sample", "vmf_entropy", "vmf_fit", "circular_wasserstein", "circular_wasserstein_power", "circular_embedding")
+    if name in seeded:
         torch.testing.assert_close(result, CALLS[name](x))
 
 

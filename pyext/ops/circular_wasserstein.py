@@ -1,5 +1,6 @@
 """Wasserstein distance on the circle."""
 
+import math
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from .._checks import check_floating, check_min_dim, check_values, compute_dtype
 from .._library import define, op
 from ..reference.circular_wasserstein import circular_wasserstein as _reference
+from . import circular_wasserstein_power  # noqa: F401  defines the op
 
 
 def circular_wasserstein(
@@ -19,21 +21,25 @@ def circular_wasserstein(
     v_weights: Tensor | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    r"""Exact :math:`W_1` on the circle :math:`R/Z` between the weighted points `u` and `v`, in units of the circumference: at most 1/2.
+    r"""Exact :math:`W_p` on the circle :math:`R/Z` between the weighted points `u` and `v`, in units of the circumference: at most 1/2.
 
-    :math:`W_1=\sum_k d_k|L_k-M|` over the gaps :math:`d_k` between neighbouring points of both sets, the one that runs over 0 included,
-    with :math:`L_k` the weight of u minus that of v at or before gap k and M the median of L weighted by d (Rabin, Delon, Gousseau
-    2011; Hundrieser et al. 2022).
+    p = 1: :math:`W_1=\sum_k d_k|L_k-M|` over the gaps :math:`d_k` between neighbouring points of both sets, the one that runs over 0
+    included, with :math:`L_k` the weight of u minus that of v at or before gap k and M the median of L weighted by d (Rabin, Delon,
+    Gousseau 2011; Hundrieser et al. 2022).
+
+    p > 1: :math:`W_p^p=\min_\alpha\int_0^1|F^{-1}(s)-G^{-1}(s-\alpha)|^pds` over the cuts :math:`\alpha` of the circle, the quantile
+    functions continued by :math:`F^{-1}(s+1)=F^{-1}(s)+1`. The integral is convex in :math:`\alpha`, and piecewise linear between the
+    cuts at which a level of F meets one of G, so that bisection finds the best cut exactly (Delon, Salomon, Sobolevski 2010).
 
     Args:
         u, v: points in turns, (..., n) and (..., m), n, m >= 1; any real, taken modulo 1. The batch dimensions broadcast.
-        p: 1, the only order in this version.
+        p: the order, a number >= 1.
         u_weights, v_weights: nonnegative, broadcastable to `u` and `v`; each row is divided by its sum. Default uniform.
         backend: None for the fastest, or "reference", "cpu", "cuda", "triton".
 
     Returns:
-        Distances (...); a NaN or an infinity makes its own entry NaN. Differentiable once in points and weights wherever no two points
-        coincide (elsewhere a subgradient).
+        Distances (...); a NaN or an infinity makes its own entry NaN. Differentiable once in points and weights; where points coincide
+        (p = 1) or the distance is 0 (p > 1, gradient 0) by a subgradient.
 
     Raises:
         ValueError: on wrong shapes, dtypes, devices, p and, on a CPU, negative or non-finite weights or a row of zeros.
@@ -45,7 +51,7 @@ def circular_wasserstein(
     batch = batch_shape(name, u.shape[:-1], v.shape[:-1])
     u, v = (x.expand(*batch, x.shape[-1])[..., None] for x in (u, v))                        # (..., n, 1)
     weights = (u_weights, v_weights)
-    return wasserstein_1(name, u.to(compute_dtype(dtype)), v.to(compute_dtype(dtype)), *weights, p=p, backend=backend)[..., 0].to(dtype)
+    return wasserstein(name, u.to(compute_dtype(dtype)), v.to(compute_dtype(dtype)), *weights, p=p, backend=backend)[..., 0].to(dtype)
 
 
 def batch_shape(function: str, u: torch.Size, v: torch.Size) -> torch.Size:
@@ -55,25 +61,33 @@ def batch_shape(function: str, u: torch.Size, v: torch.Size) -> torch.Size:
         raise ValueError(f"{function}: expected batch dimensions that broadcast, got {tuple(u)} and {tuple(v)}") from None
 
 
-def wasserstein_1(
+def wasserstein(
     function: str, u: Tensor, v: Tensor, u_weights: Tensor | None, v_weights: Tensor | None, *, p: float, backend: str | None
 ) -> Tensor:
-    """W1 (..., P) of angles u (..., n, P), v (..., m, P) of one batch shape; weights broadcast to (..., n), (..., m) and are shared by
+    """W_p (..., P) of angles u (..., n, P), v (..., m, P) of one batch shape; weights broadcast to (..., n), (..., m) and are shared by
     the P circles."""
-    if p != 1:
-        raise ValueError(f"{function}: p: expected 1, the only order in this version, got {p!r}")
+    check_order(function, p)
     *batch, n, P = u.shape
     m = v.shape[-2]
     if n == 0 or m == 0:
         raise ValueError(f"{function}: expected at least one point in each set, got {n} and {m}")
     if u_weights is not None or v_weights is not None:  # the op takes both or neither
-        u_weights = _normalised(function, "the first set's weights", u_weights, u)
-        v_weights = _normalised(function, "the second set's weights", v_weights, v)
-    cost, *_ = op("circular_wasserstein", backend, u)(u.reshape(-1, n, P), v.reshape(-1, m, P), u_weights, v_weights)
-    return cost.reshape(*batch, P)
+        u_weights = normalised(function, "the first set's weights", u_weights, u)
+        v_weights = normalised(function, "the second set's weights", v_weights, v)
+    arguments = u.reshape(-1, n, P), v.reshape(-1, m, P), u_weights, v_weights
+    if p == 1:
+        distance, *_ = op("circular_wasserstein", backend, u)(*arguments)
+    else:
+        distance, *_ = op("circular_wasserstein_power", backend, u)(*arguments, float(p))
+    return distance.reshape(*batch, P)
 
 
-def _normalised(function: str, name: str, weights: Tensor | None, points: Tensor) -> Tensor:
+def check_order(function: str, p: float) -> None:
+    if isinstance(p, bool) or not isinstance(p, (int, float)) or not 1 <= p < math.inf:
+        raise ValueError(f"{function}: p: expected a number >= 1, got {p!r}")
+
+
+def normalised(function: str, name: str, weights: Tensor | None, points: Tensor) -> Tensor:
     """(B, n) with rows of sum 1."""
     *batch, n, _ = points.shape
     if weights is None:
@@ -110,7 +124,6 @@ def _backward(op: Any, ctx: Any, grad_cost: Tensor, *_: Tensor) -> tuple:
     points = (grad * slope if want else None for slope, want in zip((u_slope, v_slope), wanted[:2], strict=True))
     weights = ((grad * p).sum(-1) if want else None for p, want in zip((u_potential, v_potential), wanted[2:], strict=True))
     return *points, *weights
-
 
 
 define(

@@ -1,5 +1,6 @@
 """Means of points on the sphere."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -22,19 +23,45 @@ def frechet_mean(z: Tensor, weights: Tensor | None = None, *, max_iter: int = 50
         tol: tangent length at which a CPU stops, in radians; not below a few roundings of the dtype.
 
     Returns:
-        Unit vectors (..., d), differentiable once in z and weights. NaN where the average vanishes (the mean is not defined).
+        Unit vectors (..., d), differentiable once in z and weights. NaN where the average vanishes, as between antipodes (there is no one
+        mean). Points that no half sphere holds can have several stationary points; the result is the one that the iteration reached,
+        and its gradient that of its own branch.
+
+    Warns:
+        RuntimeWarning: on a CPU, where a mean is not defined, and where the iteration ended before every |t| was at most `tol` (at least
+            a few roundings of the dtype).
 
     Raises:
         ValueError: on wrong shapes or dtypes and, on a CPU, negative or non-finite weights.
     """
     dtype, z, weights = _prepare("frechet_mean", z, weights)
-    return _FrechetMean.apply(z, weights, max_iter, tol).to(dtype)
+    start = _direction("frechet_mean", _combine(weights, z).detach())
+    tol = max(tol, 8 * torch.finfo(z.dtype).eps)
+    m, left = _FrechetMean.apply(z, weights, start, max_iter, tol)
+    if values_are_free(left) and bool((left > tol).any()):
+        warnings.warn(
+            f"frechet_mean: not converged after {max_iter} steps, |t| up to {left[left == left].max().item():.3g}: the points may be spread"
+            " over more than a half sphere; raise max_iter or tol",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return m.to(dtype)
 
 
 def chordal_mean(z: Tensor, weights: Tensor | None = None) -> Tensor:
-    r"""Normalised average :math:`\sum_iw_iz_i/|\sum_iw_iz_i|`, the minimiser of squared chords. Shapes and errors as `frechet_mean`."""
+    r"""Normalised average :math:`\sum_iw_iz_i/|\sum_iw_iz_i|`, the minimiser of squared chords. Shapes, errors, and the NaN and the
+    warning where the average vanishes as in `frechet_mean`."""
     dtype, z, weights = _prepare("chordal_mean", z, weights)
-    return torch.nn.functional.normalize(_combine(weights, z), dim=-1, eps=0).to(dtype)
+    return _direction("chordal_mean", _combine(weights, z)).to(dtype)
+
+
+def _direction(function: str, average: Tensor) -> Tensor:
+    """(..., d) normalised; NaN, with a warning, where nothing but rounding is left of it."""
+    length = average.norm(dim=-1, keepdim=True)
+    vanishes = length <= 8 * torch.finfo(average.dtype).eps
+    if values_are_free(average) and bool(vanishes.any()):
+        warnings.warn(f"{function}: {int(vanishes.sum())} averages vanish: their means are not defined, and NaN", RuntimeWarning, stacklevel=3)
+    return average / torch.where(vanishes, torch.nan, length)
 
 
 def _prepare(function: str, z: Tensor, weights: Tensor | None) -> tuple[torch.dtype, Tensor, Tensor]:
@@ -70,9 +97,9 @@ def _angles(z: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 class _FrechetMean(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, weights: Tensor, max_iter: int, tol: float) -> Tensor:
-        m = torch.nn.functional.normalize(_combine(weights, z), dim=-1, eps=0)
-        tol = max(tol, 8 * torch.finfo(z.dtype).eps)
+    def forward(ctx: Any, z: Tensor, weights: Tensor, m: Tensor, max_iter: int, tol: float) -> tuple[Tensor, Tensor]:
+        """The mean from a first guess m, and the last |t|."""
+        length = torch.zeros_like(m[..., :1])
         for _ in range(max_iter):
             c, _, phi = _angles(z, m)
             t = _combine(weights * phi, z) - (weights * phi * c).sum(-1, keepdim=True) * m   # sum w log_m z
@@ -85,11 +112,12 @@ class _FrechetMean(torch.autograd.Function):
             if values_are_free(length) and bool((~(length > tol)).all()):
                 break
         ctx.save_for_backward(z, weights, m)
-        return m
+        ctx.mark_non_differentiable(length)
+        return m, length
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple:
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple:
         z, weights, m = ctx.saved_tensors
         c, s2, phi = _angles(z, m)
         small = 1 - c < 1e-4
@@ -110,4 +138,4 @@ class _FrechetMean(torch.autograd.Function):
         slope = (away @ y[..., None])[..., 0]                                                # (..., n)
         bend = torch.where(small, -2 / 3, (c - phi) / s2)
         grad_z = weights[..., None] * (phi[..., None] * y[..., None, :] + slope[..., None] * (bend[..., None] * away - m[..., None, :]))
-        return grad_z, phi * slope, None, None
+        return grad_z, phi * slope, None, None, None

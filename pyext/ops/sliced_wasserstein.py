@@ -1,5 +1,6 @@
 """Spherical sliced Wasserstein distances: points are projected on great circles, where the distance is exact."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -8,7 +9,8 @@ from torch import Tensor
 from .._checks import check_floating, check_min_dim, compute_dtype
 from .._library import op
 from . import circular_projection  # noqa: F401  defines the op
-from .circular_wasserstein import batch_shape, wasserstein_1
+from .circular_uniform import check_uniform_order, wasserstein_to_uniform
+from .circular_wasserstein import batch_shape, check_order, wasserstein
 from .great_circles import great_circles, orthonormal_frames
 
 
@@ -21,6 +23,7 @@ def sliced_wasserstein_sphere(
     x_weights: Tensor | None = None,
     y_weights: Tensor | None = None,
     projections: Tensor | None = None,
+    max_grad: float | None = None,
     generator: torch.Generator | None = None,
     seed: int | None = None,
     backend: str | None = None,
@@ -28,25 +31,31 @@ def sliced_wasserstein_sphere(
     r"""Spherical sliced Wasserstein distance, :math:`SSW_p=(E_U W_p^p(P^U x, P^U y))^{1/p}` over random great circles U (Bonet et al.,
     ICLR 2023).
 
-    One matrix product projects all points, each circle's distance is exact (`circular_wasserstein`), and every pair of sets sees the same
-    circles. The gradient
-    in a point holds :math:`1/|U'x|^2`, whose mean over U is infinite: it is unbiased but heavy-tailed.
+    One matrix product projects all points, each circle's distance is exact (`circular_wasserstein`), and every pair of sets sees the
+    same circles.
+
+    The angle of a projected point turns by :math:`1/(2\pi|U'x|)` a unit of length. :math:`E|U'x|^{-2}` is infinite, and so is the
+    variance of the gradient in a point, which is nonetheless unbiased. `max_grad` bounds the factor, at the price of a bias: at
+    :math:`c\sqrt d` it touches a share of about :math:`1/(8\pi^2c^2)` of the projections (1.3% at c = 1), those nearest to 0.
 
     Args:
         x, y: unit vectors (..., n, d) and (..., m, d); the batch dimensions broadcast.
         n_projections: number of circles, when `projections` is not given.
-        p: 1, the only order in this version.
+        p: the order, a number >= 1.
         x_weights, y_weights: nonnegative, broadcastable to (..., n) and (..., m); each row is divided by its sum. Default uniform.
         projections: (P, d, 2), planes to use instead of random ones; only their span counts. No gradient flows to them.
-        generator: source of the circles; default torch's own for the device.
-        seed: fixes the circles, the same on every device and for every dtype.
+        max_grad: bound on the derivative of a point's angle, in turns per unit of length, in the backward pass alone. Default none.
+        generator: source of the circles, on the device of x; default torch's own for the device.
+        seed: fixes the circles, the same on every device and for every dtype; they are drawn on the CPU and copied, which a CUDA graph
+            cannot capture.
         backend: None for the fastest, or "reference", "cpu", "cuda", "triton".
 
     Returns:
-        Distances (...), in turns; at most 1/2. Differentiable once in points and weights.
+        Distances (...), in turns; at most 1/2. Differentiable once in points and weights. With given circles the result is the same alone
+        or in a batch, to the rounding of the matrix product.
 
     Raises:
-        ValueError: on wrong shapes, dtypes, devices, p, and as `circular_wasserstein` on weights.
+        ValueError: on wrong shapes, dtypes, devices, p, max_grad, and as `circular_wasserstein` on weights.
         RuntimeError: if the backend was not built.
     """
     name = "sliced_wasserstein_sphere"
@@ -56,9 +65,9 @@ def sliced_wasserstein_sphere(
         raise ValueError(f"{name}: y: expected vectors of dimension {x.shape[-1]} as x, got shape {tuple(y.shape)}")
     batch = batch_shape(name, x.shape[:-2], y.shape[:-2])
     frames = _frames(name, n_projections, x, projections, generator, seed)
-    u, v = (angles(z, frames, backend) for z in (x, y))                                      # (..., n, P), (..., m, P)
+    u, v = (angles(name, z, frames, max_grad, backend) for z in (x, y))                      # (..., n, P), (..., m, P)
     u, v = (t.expand(*batch, *t.shape[-2:]) for t in (u, v))
-    return wasserstein_1(name, u, v, x_weights, y_weights, p=p, backend=backend).mean(-1).to(dtype)
+    return power_mean(wasserstein(name, u, v, x_weights, y_weights, p=p, backend=backend), p).to(dtype)
 
 
 def sliced_wasserstein_sphere_pairs(
@@ -67,7 +76,9 @@ def sliced_wasserstein_sphere_pairs(
     n_projections: int = 100,
     *,
     p: float = 1,
+    weights: Tensor | None = None,
     projections: Tensor | None = None,
+    max_grad: float | None = None,
     generator: torch.Generator | None = None,
     seed: int | None = None,
     backend: str | None = None,
@@ -77,17 +88,19 @@ def sliced_wasserstein_sphere_pairs(
     Args:
         sets: unit vectors (S, ..., n, d).
         pairs: index pairs (i, j) into the first dimension.
-        n_projections, p, projections, generator, seed, backend: as in `sliced_wasserstein_sphere`.
+        weights: nonnegative, broadcastable to (S, ..., n); each row is divided by its sum. Default uniform.
+        n_projections, p, projections, max_grad, generator, seed, backend: as in `sliced_wasserstein_sphere`.
 
     Returns:
         (len(pairs), ...): row k holds the distances between sets[i] and sets[j], pairs[k] = (i, j).
 
     Raises:
-        ValueError: on wrong shapes, dtypes, p, or an index out of range.
+        ValueError: on wrong shapes, dtypes, p, max_grad, weights, or an index out of range.
     """
     name = "sliced_wasserstein_sphere_pairs"
-    dtype = check_floating(name, sets=sets)
+    dtype = check_floating(name, sets=sets, weights=weights)
     check_min_dim(name, sets=(sets, 3))
+    check_order(name, p)
     S = sets.shape[0]
     for pair in pairs:
         if len(pair) != 2 or not all(isinstance(i, int) and -S <= i < S for i in pair):
@@ -95,15 +108,90 @@ def sliced_wasserstein_sphere_pairs(
     if not pairs:
         return sets.new_empty(0, *sets.shape[1:-2])
     frames = _frames(name, n_projections, sets, projections, generator, seed)
-    theta = angles(sets, frames, backend).unbind()                                           # S of (..., n, P)
-    distances = [wasserstein_1(name, theta[i], theta[j], None, None, p=p, backend=backend).mean(-1) for i, j in pairs]
-    return torch.stack(distances).to(dtype)
+    theta = angles(name, sets, frames, max_grad, backend).unbind()                           # S of (..., n, P)
+    w = [None] * S if weights is None else _weights_of_sets(name, weights, sets)
+    # As many pairs at a time as take no more memory than the angles themselves.
+    chunk, distances = max(1, S // 2), []
+    for start in range(0, len(pairs), chunk):
+        ends = list(zip(*pairs[start : start + chunk], strict=True))
+        u, v = (_stack([theta[i] for i in end]) for end in ends)                             # (chunk, ..., n, P)
+        a, b = (None if weights is None else _stack([w[i] for i in end]) for end in ends)
+        distances.append(power_mean(wasserstein(name, u, v, a, b, p=p, backend=backend), p))
+    return torch.cat(distances).to(dtype)
 
 
-def angles(x: Tensor, frames: Tensor, backend: str | None) -> Tensor:
+def _weights_of_sets(function: str, weights: Tensor, sets: Tensor) -> tuple[Tensor, ...]:
+    try:
+        return weights.expand(sets.shape[:-1]).unbind()
+    except RuntimeError:
+        shapes = f"{tuple(sets.shape[:-1])}, got {tuple(weights.shape)}"
+        raise ValueError(f"{function}: weights: expected a shape that broadcasts to {shapes}") from None
+
+
+def _stack(tensors: list[Tensor]) -> Tensor:
+    """torch.stack, without a copy where there is one."""
+    return tensors[0][None] if len(tensors) == 1 else torch.stack(tensors)
+
+
+def sliced_wasserstein_sphere_uniform(
+    x: Tensor,
+    n_projections: int = 100,
+    *,
+    p: float = 2,
+    x_weights: Tensor | None = None,
+    projections: Tensor | None = None,
+    max_grad: float | None = None,
+    generator: torch.Generator | None = None,
+    seed: int | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    r"""`sliced_wasserstein_sphere` between points and the uniform law of the sphere, whose projections are uniform on the circles, in closed
+    form (Bonet et al., ICLR 2023): one sort a circle.
+
+    With sorted angles :math:`t_i`, weights :math:`a_i` and :math:`r_i=t_i-\sum_{j<i}a_j-a_i/2`, the displacement of point i from the
+    middle of its mass, :math:`W_2^2=\mathrm{Var}_a(r)+\sum a_i^3/12`, and :math:`W_1=\sum_i\int_{r_i-a_i/2}^{r_i+a_i/2}|t-M|dt` with M
+    the median of these intervals.
+
+    Args:
+        x: unit vectors (..., n, d).
+        p: 2 or 1; other orders have no closed form.
+        x_weights: nonnegative, broadcastable to (..., n); each row is divided by its sum. Default uniform.
+        n_projections, projections, max_grad, generator, seed, backend: as in `sliced_wasserstein_sphere`; the backend is that of the
+            projection.
+
+    Returns:
+        Distances (...), in turns. Differentiable once in points and weights.
+
+    Raises:
+        ValueError: on wrong shapes, dtypes, devices, p, max_grad, and as `circular_wasserstein` on weights.
+        RuntimeError: if the backend was not built.
+    """
+    name = "sliced_wasserstein_sphere_uniform"
+    dtype = check_floating(name, x=x, x_weights=x_weights)
+    check_min_dim(name, x=(x, 2))
+    check_uniform_order(name, p)
+    frames = _frames(name, n_projections, x, projections, generator, seed)
+    u = angles(name, x, frames, max_grad, backend)                                           # (..., n, P)
+    return power_mean(wasserstein_to_uniform(name, u, x_weights, p), p).to(dtype)
+
+
+def power_mean(distances: Tensor, p: float) -> Tensor:
+    """(mean of d^p)^(1/p) over the last dimension; gradient 0 where it is 0. In float64: d^p leaves float32's range."""
+    if p == 1:
+        return distances.mean(-1)
+    return (torch.linalg.vector_norm(distances.double(), p, -1) / distances.shape[-1] ** (1 / p)).to(distances.dtype)
+
+
+def angles(function: str, x: Tensor, frames: Tensor, max_grad: float | None, backend: str | None) -> Tensor:
     """Angles in turns, (..., n, P), of the points (..., n, d) projected on the planes (d, 2P), first axes first."""
+    if max_grad is not None and (isinstance(max_grad, bool) or not isinstance(max_grad, (int, float)) or not max_grad > 0):
+        raise ValueError(f"{function}: max_grad: expected a positive number or None, got {max_grad!r}")
     xy = (x.to(frames.dtype).reshape(-1, x.shape[-1]) @ frames).contiguous()                 # (R, 2P)
-    return op("circular_projection", backend, x)(xy).reshape(*x.shape[:-1], frames.shape[1] // 2)
+    theta = op("circular_projection", backend, x)(xy)
+    if max_grad is not None and torch.is_grad_enabled():
+        fixed, radius = theta.detach(), torch.hypot(*xy.detach().chunk(2, -1))
+        theta = fixed + (theta - fixed) * (2 * math.pi * max_grad * radius).clamp(max=1)     # the same value, less gradient
+    return theta.reshape(*x.shape[:-1], frames.shape[1] // 2)
 
 
 def _frames(

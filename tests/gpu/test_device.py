@@ -35,6 +35,10 @@ CALLS = {
     "vmf_kl_uniform": (lambda: (200 * torch.rand(B, 3).double(),), lambda kappa, **b: ts.vmf_kl_uniform(kappa, D, **b)),
     "vmf_fit": (lambda: (unit(B, N, D),), lambda z, **_: ts.vmf_fit(z)[1]),
     "circular_wasserstein": (lambda: (torch.rand(B, N).double(), torch.rand(B, N + 2).double()), ts.circular_wasserstein),
+    "circular_wasserstein_power": (
+        lambda: (torch.rand(B, N).double(), torch.rand(B, N + 2).double()),
+        lambda u, v, **b: ts.circular_wasserstein(u, v, p=2, **b),
+    ),
     "sliced_wasserstein_sphere": (
         lambda: (unit(B, N, D), unit(B, N + 2, D)),
         lambda x, y, **b: ts.sliced_wasserstein_sphere(x, y, P, seed=3, **b),
@@ -43,6 +47,7 @@ CALLS = {
 }
 # Without a seed: a graph cannot copy one from the host. Deterministic in their inputs.
 PURE = ["vmf_log_normalizer", "vmf_kl_uniform", "vmf_fit", "circular_wasserstein", "frechet_mean"]
+PURE = ["vmf_log_normalizer", "circular_wasserstein", "circular_wasserstein_power", "frechet_mean"]
 
 
 @pytest.fixture(params=CALLS)
