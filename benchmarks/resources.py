@@ -97,6 +97,8 @@ def sample_calls() -> None:
 
     from transphere.kernels.circular_projection import circular_projection, circular_projection_backward
     from transphere.kernels.circular_wasserstein import circular_wasserstein
+    from transphere.kernels.mahalanobis_cost import mahalanobis_cost, mahalanobis_cost_backward
+    from transphere.kernels.symmetric_part import symmetric_part
     from transphere.kernels.vmf_cumulant import vmf_cumulant
     from transphere.kernels.vmf_sample import vmf_sample, vmf_sample_backward
 
@@ -105,6 +107,10 @@ def sample_calls() -> None:
         seed = torch.empty(2, dtype=torch.int64, device="meta")
         circular_projection(new(64, 200))
         circular_projection_backward(new(64, 100), new(64, 200))
+        for squared in (False, True):
+            mahalanobis_cost(new(2, 512, 1024), None, new(2, 512, 1024), new(2, 256, 256), squared)
+            mahalanobis_cost_backward(new(2, 256, 256), new(2, 256, 256), squared)
+        symmetric_part(new(1, 1024, 1024))
         for order in range(4):
             vmf_cumulant(new(64), 512, order)
         for d in (3, 16, 512):
@@ -120,7 +126,7 @@ def triton_launches() -> list[tuple]:
     """(kernel, arguments, warps, constants) of the sample calls, each form once."""
     import torch
 
-    from transphere.kernels import circular_projection, circular_wasserstein, vmf_cumulant, vmf_sample
+    from transphere.kernels import circular_projection, circular_wasserstein, mahalanobis_cost, symmetric_part, vmf_cumulant, vmf_sample
 
     found: dict[str, tuple] = {}
 
@@ -128,7 +134,7 @@ def triton_launches() -> list[tuple]:
         form = _name(kernel, args, constants)
         found.setdefault(form, (kernel, args, num_warps, constants))
 
-    for module in (circular_projection, circular_wasserstein, vmf_cumulant, vmf_sample):
+    for module in (circular_projection, circular_wasserstein, mahalanobis_cost, symmetric_part, vmf_cumulant, vmf_sample):
         module.launch = record
     with torch.device("meta"):
         sample_calls()

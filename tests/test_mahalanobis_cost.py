@@ -46,7 +46,7 @@ def test_matches_the_definition(kind, squared, dtype, backend):
 
 @pytest.mark.parametrize("kind", METRICS[:3])
 def test_float32_with_an_offset_and_near_points(kind, backend, size):
-    """A common offset of 100 times the spread; the first pairs equal, others 1e-4 to 3e-2 apart. 1e-5 of the largest entry is the contract."""
+    """A common offset of 100 times the spread; the first pairs equal, others 1e-4 to 3e-2 apart."""
     n, d = size(64, 12), size(256, 24)
     x = torch.randn(n, d) + 100
     apart = torch.logspace(-4, -1.5, n)

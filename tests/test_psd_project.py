@@ -89,6 +89,9 @@ def test_auto_returns_at_once_what_is_positive(monkeypatch):
     assert torch.equal(P, whole) and torch.equal(P[0], S[0]) and torch.equal(P[2], S[2]) and not torch.equal(P[1], S[1])
     sizes.clear()
     assert torch.equal(ts.psd_project(S[0]), S[0]) and not sizes
+    large = torch.eye(150)
+    large[-1, -1] = -1  # beyond the leading block, which is looked at first
+    assert ts.psd_project(large)[-1, -1].abs() < 1e-5 and sizes == [(150, 150)]
 
 
 def test_singular_values_clamped_are_no_projection():

@@ -6,8 +6,10 @@ import torch
 from transphere import _library
 from transphere.ops.symmetric_part import symmetric_part
 
+SHAPES = [(0, 3, 3), (2, 0, 0), (1, 1), (3, 5, 5), (32, 32), (2, 33, 33), (64, 64), (2, 2, 70, 70), (96, 96), (129, 129)]
 
-@pytest.mark.parametrize("shape", [(0, 3, 3), (2, 0, 0), (1, 1), (3, 5, 5), (32, 32), (2, 33, 33), (64, 64), (2, 2, 70, 70), (96, 96), (129, 129)])
+
+@pytest.mark.parametrize("shape", SHAPES)
 def test_is_exact_and_symmetric(shape, dtype, backend):
     M = torch.randn(*shape, dtype=dtype)
     S = symmetric_part(M, backend)

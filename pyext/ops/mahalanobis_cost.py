@@ -57,8 +57,8 @@ def mahalanobis_cost(x: Tensor, y: Tensor, M: Tensor | None = None, *, squared: 
         z = z.reshape(batch.numel(), n + m, d)
         with torch.no_grad():
             # Any common shift will do; a point that is not finite must not spread through it.
-            centre = z.mean(1, keepdim=True).nan_to_num(0.0, 0.0, 0.0)
-        z = z - centre
+            centre = z.detach().mean(1, keepdim=True).nan_to_num(0.0, 0.0, 0.0)
+        z -= centre
         with torch.no_grad():
             zM = z.detach() if M is None else z * M if M.dim() == 1 else z @ symmetric_part(M, backend)
             G = z[:, :n] @ zM[:, n:].mT                                                      # (B, n, m)

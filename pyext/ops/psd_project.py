@@ -10,6 +10,7 @@ from .._checks import check_floating, check_min_dim, compute_dtype, values_are_f
 from .symmetric_part import symmetric_part
 
 SLACK = 64  # roundings of |M| by which "auto" lets eigenvalues fall short: what an eigendecomposition makes of coinciding ones
+LEADING = 128  # rows of the block that is tried first
 
 
 def psd_project(M: Tensor, *, floor: float = 0.0, method: str = "auto") -> Tensor:
@@ -64,8 +65,11 @@ class _PsdProject(torch.autograd.Function):
             if not bool(short.any()):
                 ctx.save_for_backward(None)
                 return S
-            projected = S.clone()
-            projected[short] = _by_eigh(S[short], floor)
+            if bool(short.all()):
+                projected = _by_eigh(S, floor)
+            else:
+                projected = S.clone()
+                projected[short] = _by_eigh(S[short], floor)
         else:
             projected = _by_eigh(S, floor)
         ctx.save_for_backward(S)
@@ -92,24 +96,35 @@ def _falls_short(S: Tensor, rows: Tensor, floor: float) -> Tensor:
     norm = (v @ S).norm(dim=-1).nan_to_num(0.0)                                              # (..., 1), at most |S|
     shifted = S.clone()
     shifted.diagonal(dim1=-2, dim2=-1).add_(SLACK * torch.finfo(S.dtype).eps * norm - floor)
-    # symmetric, so its transpose is the layout that LAPACK wants
-    return torch.linalg.cholesky_ex(shifted.mT)[1] != 0
+    shifted = shifted.mT  # the same matrix, in the layout that LAPACK wants
+    # A leading block mostly tells: torch clears a whole triangle also after a factorisation that failed at once.
+    block = shifted[..., :LEADING, :LEADING]
+    short = torch.linalg.cholesky_ex(block)[1] != 0
+    if block.shape == shifted.shape or bool(short.all()):
+        return short
+    return torch.linalg.cholesky_ex(shifted)[1] != 0
 
 
 def _by_eigh(S: Tensor, floor: float) -> Tensor:
     values, V = torch.linalg.eigh(S)
     if not values_are_free(S):
         return symmetric_part((V * values.clamp(min=floor)[..., None, :]) @ V.mT)
-    d, projected = S.shape[-1], []
-    for S_i, values_i, V_i in zip(S.reshape(-1, d, d), values.reshape(-1, d), V.reshape(-1, d, d), strict=True):
-        k = int((values_i < floor).sum())
-        if 2 * k <= d:  # lift what is below the floor, or else build from what is above: the thinner product
-            lifted = torch.addmm(S_i, V_i[:, :k] * (floor - values_i[:k]), V_i[:, :k].mT)
-        else:
-            lifted = (V_i[:, k:] * (values_i[k:] - floor)) @ V_i[:, k:].mT
-            lifted.diagonal().add_(floor)
-        projected.append(symmetric_part(lifted))
-    return torch.stack(projected).reshape(S.shape)
+    if S.dim() == 2:
+        return _lift(S, floor, values, V)
+    d = S.shape[-1]
+    matrices = zip(S.reshape(-1, d, d), values.reshape(-1, d), V.reshape(-1, d, d), strict=True)
+    return torch.stack([_lift(S_i, floor, values_i, V_i) for S_i, values_i, V_i in matrices]).reshape(S.shape)
+
+
+def _lift(S: Tensor, floor: float, values: Tensor, V: Tensor) -> Tensor:
+    """S (d, d) with its eigenvalues below the floor lifted to it, or built from those above: by the thinner product."""
+    k = int((values < floor).sum())
+    if 2 * k <= len(S):
+        lifted = torch.addmm(S, V[:, :k] * (floor - values[:k]), V[:, :k].mT)
+    else:
+        lifted = (V[:, k:] * (values[k:] - floor)) @ V[:, k:].mT
+        lifted.diagonal().add_(floor)
+    return symmetric_part(lifted)
 
 
 def _by_polar(S: Tensor, floor: float) -> Tensor:
