@@ -87,8 +87,10 @@ def test_gradients(kind, squared, backend, gradcheck):
             assert gradcheck(lambda *a: ts.mahalanobis_cost(*a, squared=squared, backend=backend), inputs)
 
 
-def test_float32_gradients_match_float64(backend, size):
-    n, d = size(40, 12), size(64, 16)
+@pytest.mark.parametrize("d", [4, 64])
+def test_float32_gradients_match_float64(d, backend, size):
+    """At both orders of the products: n > d and n < d."""
+    n = size(40, 12)
     x, y, M = torch.randn(n, d) + 50, torch.randn(n + 3, d) + 50, metric("full", d, torch.float32)
     G = torch.randn(n, n + 3)
     for M_kind in (M, M.diagonal().clone()):

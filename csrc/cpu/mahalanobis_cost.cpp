@@ -44,32 +44,40 @@ inline T direct(const T* x, const T* xM, const T* y, const T* yM, int64_t d) {
   return total(sum);
 }
 
+// Entries [base, base + lanes) of a row, whose point is x; the row's first partner is the point y.
+template <typename T>
+inline void entries(const MahalanobisCost<T>& q, int64_t row, int64_t x, int64_t y, int64_t base, int lanes) {
+  const T cancelled = T(kCancelled);
+  const T *p = q.norms, *a = q.norms + q.B * (q.n + q.m);
+  const T *__restrict__ p_y = p + y + base, *__restrict__ a_y = a + y + base, *__restrict__ G = q.G + row * q.m + base;
+  T safe[kLanes] = {}, lost[kLanes] = {}, any = 0;
+  for (int l = 0; l < lanes; ++l) {
+    const T value = p[x] + p_y[l] - 2 * G[l], size = cancelled * (a[x] + a_y[l]);
+    safe[l] = value > size ? value : T(0);
+    lost[l] = value > size || value < -size ? T(0) : T(1);  // also where it is NaN
+  }
+  for (int l = 0; l < lanes; ++l) any = lost[l] > any ? lost[l] : any;
+  if (any != T(0))
+    for (int l = 0; l < lanes; ++l) {
+      if (lost[l] == T(0)) continue;
+      const int64_t j = y + base + l;
+      const T exact = direct(q.z + x * q.d, q.zM + x * q.d, q.z + j * q.d, q.zM + j * q.d, q.d);
+      safe[l] = exact < T(0) ? T(0) : exact;
+    }
+  T* __restrict__ out = q.cost + row * q.m + base;
+  if (q.squared)
+    for (int l = 0; l < lanes; ++l) out[l] = safe[l];
+  else
+    for (int l = 0; l < lanes; ++l) out[l] = std::sqrt(safe[l]);
+}
+
 template <typename T>
 inline void cost(const MahalanobisCost<T>& q, int64_t begin, int64_t end) {
-  const T cancelled = T(kCancelled);
   for (int64_t row = begin; row < end; ++row) {
-    const int64_t b = row / q.n, first = b * (q.n + q.m), x = first + row % q.n, y = first + q.n;
-    const T* __restrict__ G = q.G + row * q.m;
-    const T *p = q.norms, *a = q.norms + q.B * (q.n + q.m);
-    T* __restrict__ out = q.cost + row * q.m;
-    for (int64_t base = 0; base < q.m; base += kLanes) {
-      const int64_t lanes = std::min<int64_t>(kLanes, q.m - base);
-      T safe[kLanes] = {}, lost[kLanes] = {}, any = 0;
-      for (int64_t l = 0; l < lanes; ++l) {
-        const T value = p[x] + p[y + base + l] - 2 * G[base + l], size = cancelled * (a[x] + a[y + base + l]);
-        safe[l] = value > size ? value : T(0);
-        lost[l] = value > size || value < -size ? T(0) : T(1);  // also where it is NaN
-        any += lost[l];
-      }
-      if (any != T(0))
-        for (int64_t l = 0; l < lanes; ++l) {
-          if (lost[l] == T(0)) continue;
-          const int64_t j = y + base + l;
-          const T exact = direct(q.z + x * q.d, q.zM + x * q.d, q.z + j * q.d, q.zM + j * q.d, q.d);
-          safe[l] = exact < T(0) ? T(0) : exact;
-        }
-      for (int64_t l = 0; l < lanes; ++l) out[base + l] = q.squared ? safe[l] : std::sqrt(safe[l]);
-    }
+    const int64_t first = row / q.n * (q.n + q.m), x = first + row % q.n, y = first + q.n;
+    int64_t base = 0;
+    for (; base + kLanes <= q.m; base += kLanes) entries(q, row, x, y, base, kLanes);
+    if (base < q.m) entries(q, row, x, y, base, int(q.m - base));
   }
 }
 

@@ -68,12 +68,12 @@ def mahalanobis_cost(x: Tensor, y: Tensor, M: Tensor | None = None, *, squared: 
 
 def _setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
     z, M, zM, _, ctx.squared = inputs
-    ctx.save_for_backward(z, M if M is None or M.dim() == 1 else None, zM, output)
+    ctx.save_for_backward(z, M, zM, output)
 
 
 def _backward(op: Any, ctx: Any, grad: Tensor) -> tuple:
-    z, diagonal, zM, cost = ctx.saved_tensors
-    n, (wants_z, wants_M) = grad.shape[1], ctx.needs_input_grad[:2]
+    z, M, zM, cost = ctx.saved_tensors
+    (n, m), d, (wants_z, wants_M) = grad.shape[1:], z.shape[-1], ctx.needs_input_grad[:2]
     W, rows, columns = op("mahalanobis_cost_backward")(grad, cost, ctx.squared)
     degree = torch.cat([rows, columns], 1)[..., None]                                        # (B, n + m, 1)
 
@@ -86,14 +86,16 @@ def _backward(op: Any, ctx: Any, grad: Tensor) -> tuple:
 
     grad_z = grad_M = None
     with torch.autocast(z.device.type, enabled=False):
-        if diagonal is not None:
-            Az = laplacian(z, 1)
-            grad_z, grad_M = Az * (2 * diagonal), (z * Az).sum((0, 1))
+        Az = laplacian(z, 1) if wants_M else None
+        if M is not None and M.dim() == 1:
+            grad_z = laplacian(zM, 2) if Az is None else Az * (2 * M)
+            grad_M = None if Az is None else (z * Az).sum((0, 1))
         else:
-            if wants_z:
-                grad_z = laplacian(zM, 2)
+            if wants_z:  # of A (z M) and (A z) M the one with fewer multiplications
+                by_M = wants_M and 2 * n * m > (n + m) * d
+                grad_z = Az @ op("symmetric_part")(2 * M.detach()[None]) if by_M else laplacian(zM, 2)
             if wants_M:
-                grad_M = op("symmetric_part")((z.flatten(0, 1).mT @ laplacian(z, 1).flatten(0, 1))[None])[0]
+                grad_M = op("symmetric_part")((z.flatten(0, 1).mT @ Az.flatten(0, 1))[None])[0]
     return grad_z if wants_z else None, grad_M if wants_M else None, None, None, None
 
 
