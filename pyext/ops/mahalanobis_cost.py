@@ -30,7 +30,7 @@ def mahalanobis_cost(x: Tensor, y: Tensor, M: Tensor | None = None, *, squared: 
     Returns:
         (..., n, m) in x's dtype, differentiable once in x, y and M; the gradient in M is symmetric. Where q <= 0, at equal points and along
         directions in which M is not positive, the cost is 0 and so is its gradient: `psd_project` M to rule the latter out. A point that is
-        not finite makes its own row or column NaN.
+        not finite leaves its own row or column without finite values, and no other.
 
     Raises:
         ValueError: on wrong shapes, dtypes or devices.
