@@ -20,10 +20,10 @@ def gemms(x, y, M=None):
 
 
 def differences(x, y, M):
-    """The released form of m-LTM, with the sum over the whole of M that its einsum leaves out: n m d numbers, twice."""
+    """The released form of m-LTM: n m d numbers, twice. It reads the diagonal of M alone, so its result is not compared."""
     n, m = len(x), len(y)
     apart = x[:, None].repeat(1, m, 1) - y[None].repeat(n, 1, 1)
-    return torch.einsum("ijk,kl,ijl->ij", apart, M, apart).clamp(min=0).sqrt()
+    return torch.einsum("ijk,ikj,kk->ij", apart, apart.mT, M).sqrt()
 
 
 class Products(torch.autograd.Function):
@@ -46,6 +46,10 @@ class Products(torch.autograd.Function):
         return grad_x, grad_y, z.mT @ zM
 
 
+def uncompared(value, gradients):
+    pass
+
+
 def cdist(x, y, M=None):
     return torch.cdist(x, y) if M is None else torch.cdist(x * M.sqrt(), y * M.sqrt())
 
@@ -57,7 +61,7 @@ def cases(device, quick):
         x, y, A = (torch.randn(*s, generator=g) for s in ((n, d), (n, d), (d, d)))
         y = 0.7 * x + 0.7 * y  # as after some training: matched pairs are nearest
         x, y, M = x.to(device), y.to(device), (A @ A.mT / d).to(device)
-        peers = eager_and_compiled(gemms, not quick) | {"repeat + einsum": Way(differences)}
+        peers = eager_and_compiled(gemms, not quick) | {"repeat + einsum, as released with m-LTM": Way(differences, check=uncompared)}
         if scipy and device.type == "cpu":
             cdist_scipy = lambda x, y, M: torch.from_numpy(scipy.cdist(x.numpy(), y.numpy(), "mahalanobis", VI=M.numpy()))  # noqa: E731
             peers["scipy"] = Way(cdist_scipy, differentiable=False)
