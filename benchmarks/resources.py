@@ -8,6 +8,7 @@ here is what runs. CUDA's are all entry functions of csrc/cuda, as ptxas reports
 """
 
 import argparse
+import importlib
 import multiprocessing
 import os
 import re
@@ -99,6 +100,8 @@ def sample_calls() -> None:
     from transphere.kernels.circular_projection import circular_projection, circular_projection_backward
     from transphere.kernels.circular_wasserstein import circular_wasserstein
     from transphere.kernels.circular_wasserstein_power import circular_wasserstein_power
+    from transphere.kernels.mahalanobis_cost import mahalanobis_cost, mahalanobis_cost_backward
+    from transphere.kernels.symmetric_part import symmetric_part
     from transphere.kernels.vmf_cumulant import vmf_cumulant
     from transphere.kernels.vmf_sample import vmf_sample, vmf_sample_backward
 
@@ -107,6 +110,10 @@ def sample_calls() -> None:
         seed = torch.empty(2, dtype=torch.int64, device="meta")
         circular_projection(new(64, 200))
         circular_projection_backward(new(64, 100), new(64, 200))
+        for squared in (False, True):
+            mahalanobis_cost(new(2, 512, 1024), None, new(2, 512, 1024), new(2, 256, 256), squared)
+            mahalanobis_cost_backward(new(2, 256, 256), new(2, 256, 256), squared)
+        symmetric_part(new(1, 1024, 1024))
         for order in range(-1, 5):
             vmf_cumulant(new(64), 512, order)
         for d, storage in (*((d, dtype) for d in (3, 16, 512, 4096)), *([(512, torch.bfloat16)] if dtype == torch.float32 else [])):
@@ -125,16 +132,16 @@ def triton_launches() -> list[tuple]:
     """(kernel, arguments, warps, constants) of the sample calls, each form once."""
     import torch
 
-    from transphere.kernels import circular_projection, circular_wasserstein, circular_wasserstein_power, vmf_cumulant, vmf_sample
-
+    modules = [importlib.import_module(f"transphere.kernels.{path.stem}") for path in sorted((CSRC.parent / "kernels").glob("[a-z]*.py"))]
     found: dict[str, tuple] = {}
 
     def record(kernel, programs, *args, num_warps=4, **constants):
         form = _name(kernel, args, constants)
         found.setdefault(form, (kernel, args, num_warps, constants))
 
-    for module in (circular_projection, circular_wasserstein, circular_wasserstein_power, vmf_cumulant, vmf_sample):
-        module.launch = record
+    for module in modules:
+        if hasattr(module, "launch"):
+            module.launch = record
     with torch.device("meta"):
         sample_calls()
     return list(found.values())

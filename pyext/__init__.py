@@ -14,13 +14,18 @@ from .ops.frechet_mean import chordal_mean, frechet_mean
 from .ops.great_circles import great_circles
 from .ops.parallel_slices import sliced_wasserstein_sphere_parallel
 from .ops.sliced_wasserstein import sliced_wasserstein_sphere, sliced_wasserstein_sphere_pairs, sliced_wasserstein_sphere_uniform
+from .ops.mahalanobis_cost import mahalanobis_cost
+from .ops.psd_project import psd_project
+from .ops.sliced_wasserstein import sliced_wasserstein_sphere, sliced_wasserstein_sphere_pairs
 from .ops.vmf_cumulant import vmf_entropy, vmf_kl_uniform, vmf_log_normalizer, vmf_mean_resultant, vmf_variance
 from .ops.vmf_fit import vmf_fit
 from .ops.vmf_sample import vmf_sample
+from .parametrizations import PositiveSemidefinite
 
 __all__ = [
     "HypersphericalUniform",
     "PowerSpherical",
+    "PositiveSemidefinite",
     "VonMisesFisher",
     "build_info",
     "chordal_mean",
@@ -30,6 +35,8 @@ __all__ = [
     "frechet_mean",
     "great_circles",
     "losses",
+    "mahalanobis_cost",
+    "psd_project",
     "sliced_wasserstein_sphere",
     "sliced_wasserstein_sphere_pairs",
     "sliced_wasserstein_sphere_parallel",

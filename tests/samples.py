@@ -13,6 +13,15 @@ def vmf_backward_inputs():
     return torch.randn_like(z), z, w, v, mu, kappa, False
 
 
+def mahalanobis_inputs():
+    """B = 2, n = 3, m = 4, d = 5, as the public function prepares them."""
+    z, M = (torch.randn(2, 7, 5) * torch.rand(7, 1)).double().requires_grad_(), torch.randn(5, 5, dtype=torch.float64)
+    M = (M @ M.mT).requires_grad_()
+    with torch.no_grad():
+        zM = z @ M
+        return z, M, zM, z[:, :3] @ zM[:, 3:].mT, False
+
+
 SAMPLES = {
     "vmf_sample": lambda: (unit(3, 5).requires_grad_(), (torch.rand(3).double() * 9).requires_grad_(), torch.tensor([1, 2]), 4, False),
     "vmf_sample_backward": vmf_backward_inputs,
@@ -21,4 +30,7 @@ SAMPLES = {
     "circular_projection_backward": lambda: (torch.randn(4, 3, dtype=torch.float64), torch.randn(4, 6, dtype=torch.float64)),
     "circular_wasserstein": lambda: (*(torch.rand(2, n, 3, dtype=torch.float64).requires_grad_() for n in (4, 5)), None, None),
     "circular_wasserstein_power": lambda: (*(torch.rand(2, n, 3, dtype=torch.float64).requires_grad_() for n in (4, 5)), None, None, 2.0),
+    "mahalanobis_cost": mahalanobis_inputs,
+    "mahalanobis_cost_backward": lambda: (torch.randn(2, 3, 9, dtype=torch.float64), torch.rand(2, 3, 9, dtype=torch.float64), False),
+    "symmetric_part": lambda: (torch.randn(2, 5, 5, dtype=torch.float64).requires_grad_(),),
 }

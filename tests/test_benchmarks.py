@@ -98,6 +98,8 @@ ENTRY = {
     "circular_wasserstein_power": (ts, "circular_wasserstein"),
     "frechet_mean": (ts, "frechet_mean"),
     "loss_step": (ts.losses.Harnessed, "forward"),
+    "mahalanobis_cost": (ts, "mahalanobis_cost"),
+    "psd_project": (ts, "psd_project"),
     "sliced_wasserstein": (ts, "sliced_wasserstein_sphere"),
     "vmf_cumulant": (ts, "vmf_log_normalizer"),
     "vmf_fit": (ts, "vmf_fit"),

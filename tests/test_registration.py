@@ -61,6 +61,8 @@ REFUSED = {
     "circular_wasserstein": lambda x: ts.circular_wasserstein(x, x).sum(),
     "sliced_wasserstein_sphere": lambda x: ts.sliced_wasserstein_sphere(x, x, 4).sum(),
     "frechet_mean": lambda x: ts.frechet_mean(x).sum(),
+    "mahalanobis_cost": lambda x: ts.mahalanobis_cost(x, x).sum(),
+    "psd_project": lambda x: ts.psd_project(x.mT @ x).sum(),
 }
 
 
