@@ -204,8 +204,8 @@ PlanSystem<T>::PlanSystem(int64_t n, int64_t m, const Split& split)
 
 template <typename T>
 void PlanSystem<T>::sums(Matrix<T> P, const T* rows, const T* cols) {
-  over_rows<T>(n_, P.width, split_, partial_, c.data(),
-               [&](int64_t begin, int64_t end, T* sums) { multiply_rows(P, cols, rows, r.data(), sums, begin, end); });
+  split_rows(n_, P.width, split_, [&](int64_t begin, int64_t end) { dot_rows(P, cols, r.data(), begin, end); });
+  over_rows<T>(n_, P.width, split_, partial_, c.data(), [&](int64_t begin, int64_t end, T* sums) { add_rows(P, rows, sums, begin, end); });
 }
 
 template <typename T>
