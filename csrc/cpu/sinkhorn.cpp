@@ -22,7 +22,7 @@ class Solver {
  public:
   Solver(const SinkhornProblems<T>& q, const Split& split)
       : q_(q), split_(split), n_(q.n), m_(q.m), width_(padded(q.m)), form_(q.n, q.m), f_(n_), g_(width_), least_(n_ + width_), u_(n_), cap_u_(n_),
-        v_(width_), old_v_(width_), cap_v_(width_), sums_(width_), scratch_(width_ == m_ ? 0 : n_ * width_) {}
+        v_(width_), old_v_(width_), cap_v_(width_), sums_(width_), row_sums_(n_), scratch_(width_ == m_ ? 0 : n_ * width_) {}
 
   void solve(int64_t problem) {
     const int64_t k = problem;
@@ -36,10 +36,10 @@ class Solver {
     double aim = 0.5 * tol, error = 0;
     for (iterations_ = 0;;) {
       iterate(aim);
-      error = finish();
+      merge();
+      error = plan_error();
       if (!(error > tol) || iterations_ >= q_.max_iter) break;
       aim *= 0.5;  // rounding between the error on the way and the plan's own
-      form_kernel();
     }
     report(k, error, tol);
   }
@@ -106,6 +106,11 @@ class Solver {
     split_rows(n_, width_, split_, [&](int64_t b, int64_t e) {
       kernel_rows(cost_, m_, f.data(), g_.data(), form_.rows_on.data(), form_.cols_on.data(), 1 / q_.eps, K_, b, e);
     });
+    drift_ = 0;
+    set_caps();
+  }
+
+  void set_caps() {
     if (!form_.tight_rows)
       for (int64_t i = 0; i < n_; ++i) cap_u_[i] = T(std::exp(-f_[i] / q_.eps));
     if (!form_.tight_cols)
@@ -171,13 +176,18 @@ class Solver {
   // In iterations: the product that the factor is of, and a few steps.
   double newton_cost() const { return newtons_ ? 16 : 24 + double(std::min(n_, m_)) / 4; }
 
-  bool out_of_range() const {
+  // How far, in logarithms, products u K v may be from K before entries that were flushed to zero could count.
+  static double far() { return std::is_same<T, float>::value ? 50 : 500; }
+
+  double product() const {
     T u = 0, v = 0;
     for (int64_t i = 0; i < n_; ++i) u = u_[i] > u ? u_[i] : u;
     for (int64_t j = 0; j < m_; ++j) v = v_[j] > v ? v_[j] : v;
-    const double far = std::is_same<T, float>::value ? 50 : 500, product = std::log(double(u)) + std::log(double(v)) + std::log(double(t_));
-    return product > far || std::log(double(u)) > far || std::log(double(v)) > far || std::fabs(std::log(double(t_))) > far;
+    const double log_u = std::log(double(u)), log_v = std::log(double(v)), log_t = std::log(double(t_));
+    return std::fmax(std::fmax(log_u + log_v + log_t, std::fabs(log_t)), std::fmax(log_u, log_v));
   }
+
+  bool out_of_range() const { return drift_ + product() > far(); }
 
   // u, v and t into f, g and h; exactly 0 where the constraint is slack.
   void absorb() {
@@ -198,11 +208,11 @@ class Solver {
   // A step of Newton's method on the dual in all potentials that are free, followed by the rows' update, which can but raise the dual;
   // halved until the dual does not fall. Where it fails altogether the state is that before.
   void newton() {
-    absorb();
-    form_kernel();  // K = P
+    if (out_of_range()) absorb(), form_kernel();
+    merge();
     if (!system_) system_.reset(new PlanSystem<T>(n_, m_, split_));
     PlanSystem<T>& s = *system_;
-    s.sums(K_, form_.rows_on.data(), form_.cols_on.data());
+    s.r = row_sums_, s.c = sums_;
     for (int64_t i = 0; i < n_; ++i) {
       s.p[i] = double(form_.a[i]) - double(s.r[i]);
       s.rows_on[i] = form_.rows_on[i] != T(0) && (form_.tight_rows || f_[i] < 0) ? 1 : 0;
@@ -243,19 +253,25 @@ class Solver {
     patience_ = int64_t(32) << std::min(++failures_, 10);
   }
 
-  // The plan, and its error from its own sums.
-  double finish() {
-    for (int64_t j = 0; j < m_; ++j) old_v_[j] = t_ * v_[j];
-    std::vector<T>& rows = row_sums_;
-    rows.resize(n_);
-    over_rows<T>(n_, width_, split_, partial_, sums_.data(),
-                 [&](int64_t b, int64_t e, T* sums) { plan_rows(K_, u_.data(), old_v_.data(), m_, plan_, rows.data(), sums, b, e); });
+  // K becomes P, with its sums, and the logarithms of u, v and t move into f, g and h. Multiplying keeps each entry to a rounding; forming K
+  // anew would shake it by several, which a plan near a permutation does not forgive: it takes far steps to answer.
+  void merge() {
+    drift_ += product();
+    for (int64_t j = 0; j < width_; ++j) old_v_[j] = t_ * v_[j];
+    over_rows<T>(n_, width_, split_, partial_, sums_.data(), [&](int64_t b, int64_t e, T* sums) {
+      plan_rows(K_, u_.data(), old_v_.data(), form_.cols_on.data(), row_sums_.data(), sums, b, e);
+    });
     absorb();
+    set_caps();
+  }
+
+  // The plan's error, from its own sums.
+  double plan_error() {
     double error = 0, total = 0;
     const auto miss = [&](double sum, double weight, double x, bool tight) {
       return std::fabs(sum - (tight ? weight : weight > 0 ? std::fmin(weight, sum * std::exp(-x / q_.eps)) : 0));
     };
-    for (int64_t i = 0; i < n_; ++i) error += miss(rows[i], form_.a[i], f_[i], form_.tight_rows), total += double(rows[i]);
+    for (int64_t i = 0; i < n_; ++i) error += miss(row_sums_[i], form_.a[i], f_[i], form_.tight_rows), total += double(row_sums_[i]);
     for (int64_t j = 0; j < m_; ++j) error += miss(sums_[j], form_.b[j], g_[j], form_.tight_cols);
     return error + (form_.has_mass() ? std::fabs(total - form_.mass) : 0) + (total - total);
   }
@@ -271,7 +287,11 @@ class Solver {
     T *f = q_.f + k * n_, *g = q_.g + k * m_;
     for (int64_t i = 0; i < n_; ++i) f[i] = form_.rows_on[i] == T(0) ? T(-kInf) : T(f_[i] + shift + bad);
     for (int64_t j = 0; j < m_; ++j) g[j] = form_.cols_on[j] == T(0) ? T(-kInf) : T(g_[j] - shift + bad);
-    if (bad != 0) std::fill(plan_, plan_ + n_ * m_, T(bad));
+    for (int64_t i = 0; i < n_; ++i) {
+      const T* row = K_[i];
+      if (bad != 0) std::fill(plan_ + i * m_, plan_ + (i + 1) * m_, T(bad));
+      else if (row != plan_ + i * m_) std::copy(row, row + m_, plan_ + i * m_);
+    }
     q_.h[k] = T(h_ + bad);
     q_.error[k] = T(error);
     q_.iterations[k] = int32_t(iterations_);
@@ -286,7 +306,7 @@ class Solver {
   Matrix<T> K_{};
   SinkhornForm<T> form_;
   std::vector<double> f_, g_, least_;
-  double h_ = 0;
+  double h_ = 0, drift_ = 0;  // drift_: how far K has come since it was formed, as far() counts
   std::vector<T> u_, cap_u_, v_, old_v_, cap_v_, sums_, row_sums_, scratch_, partial_;
   std::unique_ptr<PlanSystem<T>> system_;
   int64_t iterations_ = 0, newtons_ = 0, patience_ = 0;

@@ -29,34 +29,63 @@ inline void totals(const V (&x)[4], T (&out)[4]) {
   }
 }
 
-// For each block of up to four rows: dots = K_i x, weights = f(i, dots), sums += weights K_i. Rows beyond the end repeat the last with weight 0.
+constexpr int kFour = 4, kBlock = 32;
+
+// Dots of four rows with x. Sums here go by fours and then by more: in float32 a plan near a permutation has one large entry a row and a
+// column, which would swallow all others, one by one, though together they are what is to be found out.
+template <typename T>
+inline void four_dots(const T* const (&row)[kFour], const T* x, int64_t width, T (&dot)[kFour]) {
+  using V = typename Lanes<T>::Aligned;
+  using Any = typename Lanes<T>::Any;
+  constexpr int W = Lanes<T>::W;
+  V part[kFour] = {};
+  int64_t j = 0;
+  for (; j + 4 * W <= width; j += 4 * W) {
+    V four[kFour] = {};
+    for (int64_t l = j; l < j + 4 * W; l += W) {
+      const V xl = *reinterpret_cast<const Any*>(x + l);
+      for (int k = 0; k < kFour; ++k) four[k] += xl * *reinterpret_cast<const Any*>(row[k] + l);
+    }
+    for (int k = 0; k < kFour; ++k) part[k] += four[k];
+  }
+  for (; j < width; j += W) {
+    const V xj = *reinterpret_cast<const Any*>(x + j);
+    for (int k = 0; k < kFour; ++k) part[k] += xj * *reinterpret_cast<const Any*>(row[k] + j);
+  }
+  totals<T>(part, dot);
+}
+
+// weights = f(i, K_i x) a row, sums += weights K_i; in blocks of rows that the first cache holds from the one to the other. Rows beyond the
+// end repeat the last with weight 0.
 template <typename T, bool kDots, bool kSums, typename F>
 inline void blocks(const Matrix<T>& K, const T* x, T* sums, int64_t begin, int64_t end, F&& f) {
   using V = typename Lanes<T>::Aligned;
   using Any = typename Lanes<T>::Any;
   constexpr int W = Lanes<T>::W;
-  const int64_t width = K.width;
-  for (int64_t i = begin; i < end; i += 4) {
-    const T* row[4];
-    for (int k = 0; k < 4; ++k) row[k] = K[i + k < end ? i + k : end - 1];
-    T dot[4] = {};
-    if (kDots) {
-      V part[4] = {};
-      for (int64_t j = 0; j < width; j += W) {
-        const V xj = *reinterpret_cast<const Any*>(x + j);
-        for (int k = 0; k < 4; ++k) part[k] += xj * *reinterpret_cast<const Any*>(row[k] + j);
-      }
-      totals<T>(part, dot);
+  const int64_t width = K.width, fits = 32768 / (width * int64_t(sizeof(T))) / kFour * kFour;
+  const int64_t block = fits < kFour ? kFour : fits < kBlock ? fits : kBlock;
+  for (int64_t i = begin; i < end; i += block) {
+    const int64_t fours = ((end - i < block ? end - i : block) + kFour - 1) / kFour;
+    const T* row[kBlock];
+    T w[kBlock] = {};
+    for (int64_t k = 0; k < fours * kFour; ++k) row[k] = K[i + k < end ? i + k : end - 1];
+    for (int64_t q = 0; q < fours * kFour; q += kFour) {
+      T dot[kFour] = {};
+      const T* const four[kFour] = {row[q], row[q + 1], row[q + 2], row[q + 3]};
+      if (kDots) four_dots<T>(four, x, width, dot);
+      for (int k = 0; k < kFour; ++k)
+        if (i + q + k < end) w[q + k] = f(i + q + k, dot[k]);
     }
-    T w[4] = {};
-    for (int k = 0; k < 4; ++k)
-      if (i + k < end) w[k] = f(i + k, dot[k]);
-    if (kSums)
-      for (int64_t j = 0; j < width; j += W) {
-        V s = *reinterpret_cast<const Any*>(sums + j);
-        for (int k = 0; k < 4; ++k) s += w[k] * *reinterpret_cast<const Any*>(row[k] + j);
-        *reinterpret_cast<Any*>(sums + j) = s;
+    if (!kSums) continue;
+    for (int64_t j = 0; j < width; j += W) {
+      V s{};
+      for (int64_t q = 0; q < fours * kFour; q += kFour) {
+        V four = w[q] * *reinterpret_cast<const Any*>(row[q] + j);
+        for (int k = 1; k < kFour; ++k) four += w[q + k] * *reinterpret_cast<const Any*>(row[q + k] + j);
+        s += four;
       }
+      *reinterpret_cast<Any*>(sums + j) += s;
+    }
   }
 }
 
@@ -117,31 +146,11 @@ inline void least_cols(const T* __restrict__ cost, int64_t m, const double* __re
 }
 
 template <typename T>
-inline void plan(const Matrix<T>& K, const T* u, const T* __restrict__ v, int64_t m, T* P, T* row_sums, T* __restrict__ col_sums, int64_t begin,
-                 int64_t end) {
-  constexpr int W = Lanes<T>::W;
+inline void plan(const Matrix<T>& K, const T* u, const T* __restrict__ v, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; ++i) {
-    const T* k = K[i];
-    T* p = P + i * m;
+    T* __restrict__ k = K[i];
     const T ui = u[i];
-    T sum[W] = {};
-    int64_t j = 0;
-    for (; j + W <= m; j += W)
-      for (int l = 0; l < W; ++l) {
-        const T x = ui * k[j + l] * v[j + l];
-        p[j + l] = x;
-        sum[l] += x;
-        col_sums[j + l] += x;
-      }
-    for (; j < m; ++j) {
-      const T x = ui * k[j] * v[j];
-      p[j] = x;
-      sum[0] += x;
-      col_sums[j] += x;
-    }
-    for (int half = W / 2; half; half /= 2)
-      for (int l = 0; l < half; ++l) sum[l] += sum[l + half];
-    row_sums[i] = sum[0];
+    for (int64_t j = 0; j < K.width; ++j) k[j] = ui * k[j] * v[j];
   }
 }
 
@@ -209,8 +218,9 @@ inline void gradient(const T* P, const T* H, const T* x, const T* __restrict__ y
     blocks<T, false, true>(K, static_cast<const T*>(nullptr), sums, begin, end, [&](int64_t i, T) { return weight[i]; });                   \
   }                                                                                                                                         \
   template <>                                                                                                                               \
-  TS_EVERY_ISA void plan_rows(Matrix<T> K, const T* u, const T* v, int64_t m, T* P, T* row_sums, T* col_sums, int64_t begin, int64_t end) { \
-    plan(K, u, v, m, P, row_sums, col_sums, begin, end);                                                                                    \
+  TS_EVERY_ISA void plan_rows(Matrix<T> K, const T* u, const T* v, const T* ones, T* row_sums, T* col_sums, int64_t begin, int64_t end) {   \
+    plan(K, u, v, begin, end);                                                                                                              \
+    blocks<T, true, true>(K, ones, col_sums, begin, end, [&](int64_t i, T dot) { return row_sums[i] = dot, T(1); });                        \
   }                                                                                                                                         \
   template <>                                                                                                                               \
   TS_EVERY_ISA void sum_rows(const T* H, int64_t m, double* row_sums, T* sums, int64_t begin, int64_t end) {                                \

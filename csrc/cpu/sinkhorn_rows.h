@@ -1,5 +1,5 @@
 // The passes over the rows of one problem that Sinkhorn, Newton's method and the backward are made of. A matrix here has `width` columns, the
-// problem's m padded with zeros to whole vectors; so have the vectors over columns. Rows go in blocks of four from `begin`.
+// problem's m padded with zeros to whole vectors; so have the vectors over columns.
 #pragma once
 #include "portable.h"
 
@@ -41,9 +41,9 @@ void dot_rows(Matrix<T> K, const T* x, T* dots, int64_t begin, int64_t end);
 template <typename T>
 void add_rows(Matrix<T> K, const T* weight, T* sums, int64_t begin, int64_t end);
 
-// P_ij = u_i K_ij v_j, written to (n, m), with its sums over rows and, added, over columns (width). P may be K.
+// K becomes diag(u) K diag(v), with its sums over the columns that are in `ones` and, added, over rows.
 template <typename T>
-void plan_rows(Matrix<T> K, const T* u, const T* v, int64_t m, T* P, T* row_sums, T* col_sums, int64_t begin, int64_t end);
+void plan_rows(Matrix<T> K, const T* u, const T* v, const T* ones, T* row_sums, T* col_sums, int64_t begin, int64_t end);
 
 // row_sums_i, and sums (m) += the rows of H, (n, m).
 template <typename T>

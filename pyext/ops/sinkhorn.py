@@ -108,7 +108,7 @@ def _solve(name: str, cost: Tensor, mass: float | Tensor | None, a, b, eps, max_
     P, f, g, h, error, iterations, converged = op("sinkhorn", backend, C)(*problem, *starts, float(eps), max_iter, tol)
     warn_unless_converged(name, converged, error, max_iter)
     value = _Value.apply(C, a, b, mass, P.detach(), f, g, h, float(eps))
-    shaped = lambda x: x.reshape(*batch, *x.shape[1:]).to(dtype if x.is_floating_point() else x.dtype)  # noqa: E731
+    shaped = lambda x: x.reshape((*batch, *x.shape[1:])).to(dtype if x.is_floating_point() else x.dtype)  # noqa: E731
     return SinkhornResult(*map(shaped, (P, f, g, value, (P * C).sum((1, 2)), error, iterations, converged, h)))
 
 
@@ -151,7 +151,7 @@ def prepare(
         raise ValueError(f"{name}: expected batch dimensions that broadcast, got {got}") from None
     _check_weights(name, a, b, mass)
     uniform = lambda size: cost.new_full((size,), 1 / size, dtype=compute)  # noqa: E731
-    flat = lambda x, *tail: x.to(compute).expand(*batch, *tail).reshape(batch.numel(), *tail)  # noqa: E731
+    flat = lambda x, *tail: x.to(compute).expand((*batch, *tail)).reshape((batch.numel(), *tail))  # noqa: E731
     problem = (
         flat(cost, n, m),
         flat(uniform(n) if a is None else a, n),
