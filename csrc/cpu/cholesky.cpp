@@ -11,7 +11,8 @@ typedef float Any __attribute__((vector_size(64), aligned(4), may_alias));
 constexpr int W = 16, kRows = 4;  // kTile is two vectors
 
 // out[j][k] += sign * sum over p of A[p][j] B[p][k], j < kRows, k < kTile.
-inline void tile(const float* A, int64_t a_stride, const float* B, int64_t b_stride, int64_t depth, float sign, float* out, int64_t stride) {
+inline void tile(const float* A, int64_t a_stride, const float* B, int64_t b_stride, int64_t depth, float sign, float* out,
+                 int64_t stride) {
   Vector sum[kRows][2] = {};
   for (int64_t p = 0; p < depth; ++p) {
     const Vector b0 = *reinterpret_cast<const Any*>(B + p * b_stride), b1 = *reinterpret_cast<const Any*>(B + p * b_stride + W);

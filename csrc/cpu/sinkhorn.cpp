@@ -15,14 +15,14 @@ namespace {
 
 constexpr double kInf = std::numeric_limits<double>::infinity();
 
-// One problem after another of one shape. The state is P = diag(u) K diag(v) t with K = exp((f_i + g_j + h - C_ij) / eps): the logarithms of
-// u, v and t move into f, g and h, and K is formed anew, before anything leaves the range of T.
+// One problem after another of one shape. The state is P = t diag(u) K diag(v) with K = exp((f_i + g_j + h - C_ij) / eps): the logarithms
+// of u, v and t move into f, g and h, and K is formed anew, before anything leaves the range of T.
 template <typename T>
 class Solver {
  public:
   Solver(const SinkhornProblems<T>& q, const Split& split)
-      : q_(q), split_(split), n_(q.n), m_(q.m), width_(padded(q.m)), form_(q.n, q.m), f_(n_), g_(width_), least_(n_ + width_), u_(n_), cap_u_(n_),
-        v_(width_), old_v_(width_), cap_v_(width_), sums_(width_), row_sums_(n_), scratch_(width_ == m_ ? 0 : n_ * width_) {}
+      : q_(q), split_(split), n_(q.n), m_(q.m), width_(padded(q.m)), form_(q.n, q.m), f_(n_), g_(width_), least_(n_ + width_), u_(n_),
+        cap_u_(n_), v_(width_), old_v_(width_), cap_v_(width_), sums_(width_), row_sums_(n_), scratch_(width_ == m_ ? 0 : n_ * width_) {}
 
   void solve(int64_t problem) {
     const int64_t k = problem;
@@ -58,7 +58,7 @@ class Solver {
     double* least = least_.data();
     split_rows(n_, width_, split_, [&](int64_t b, int64_t e) { least_in_rows(cost_, m_, g_.data(), form_.cols_on.data(), least, b, e); });
     if (form_.tight_rows) {
-      for (int64_t i = 0; i < n_; ++i) f_[i] = std::isfinite(least[i]) ? least[i] : 0;
+      for (int64_t i = 0; i < n_; ++i) f_[i] = shift_by(least[i]);
     } else if (!form_.tight_cols) {
       h_ = level(least, f0 != nullptr);
     }
@@ -67,7 +67,7 @@ class Solver {
       std::fill(lowest, lowest + m_, kInf);
       least_in_columns(cost_, m_, f_.data(), form_.rows_on.data(), lowest, 0, n_);
       for (int64_t j = 0; j < m_; ++j) {
-        const double now = std::isfinite(lowest[j]) ? lowest[j] : 0;
+        const double now = shift_by(lowest[j]);
         if (g0 && form_.tight_rows) v_[j] *= T(std::exp(std::fmax(-40, std::fmin((g_[j] - now) / q_.eps, 40))));
         g_[j] = now;
       }
@@ -79,8 +79,11 @@ class Solver {
     }
   }
 
-  // Where h starts: with f and g given, so that the largest entry of K is 1; else the level that rows of the mass to move lie below, to which
-  // f takes them up.
+  // Without an entry the least is inf; a cost of -inf is an error.
+  static double shift_by(double least) { return std::isfinite(least) ? least : least < 0 ? std::nan("") : 0; }
+
+  // Where h starts: with f and g given, so that the largest entry of K is 1; else the level below which lie rows of the mass to move, and
+  // f takes those up to it.
   double level(const double* least, bool given) {
     double lowest = kInf;
     for (int64_t i = 0; i < n_; ++i)
@@ -191,7 +194,8 @@ class Solver {
 
   // u, v and t into f, g and h; exactly 0 where the constraint is slack.
   void absorb() {
-    const auto into = [&](std::vector<double>& f, std::vector<T>& u, const std::vector<T>& cap, const std::vector<T>& on, bool tight, int64_t n) {
+    const auto into = [&](std::vector<double>& f, std::vector<T>& u, const std::vector<T>& cap, const std::vector<T>& on, bool tight,
+                          int64_t n) {
       for (int64_t i = 0; i < n; ++i) {
         if (on[i] == T(0)) continue;
         f[i] += q_.eps * (u[i] > T(0) ? std::log(double(u[i])) : u[i] == T(0) ? -80.0 : double(u[i]));
@@ -253,8 +257,8 @@ class Solver {
     patience_ = int64_t(32) << std::min(++failures_, 10);
   }
 
-  // K becomes P, with its sums, and the logarithms of u, v and t move into f, g and h. Multiplying keeps each entry to a rounding; forming K
-  // anew would shake it by several, which a plan near a permutation does not forgive: it takes far steps to answer.
+  // K becomes P, with its sums, and the logarithms of u, v and t move into f, g and h. Multiplying keeps each entry to a rounding; forming
+  // K anew would shake it by several, which a plan near a permutation answers by going far.
   void merge() {
     drift_ += product();
     for (int64_t j = 0; j < width_; ++j) old_v_[j] = t_ * v_[j];

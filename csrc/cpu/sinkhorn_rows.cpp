@@ -171,7 +171,8 @@ inline void sum(const T* __restrict__ H, int64_t m, double* row_sums, T* __restr
 }
 
 template <typename T>
-inline void gradient(const T* P, const T* H, const T* x, const T* __restrict__ y, T z, T over_eps, int64_t m, T* out, int64_t begin, int64_t end) {
+inline void gradient(const T* P, const T* H, const T* x, const T* __restrict__ y, T z, T over_eps, int64_t m, T* out, int64_t begin,
+                     int64_t end) {
   for (int64_t i = begin; i < end; ++i) {
     const T *p = P + i * m, *h = H + i * m;
     T* __restrict__ o = out + i * m;
@@ -182,54 +183,54 @@ inline void gradient(const T* P, const T* H, const T* x, const T* __restrict__ y
 
 }  // namespace
 
-#define TS_INSTANTIATE(T)                                                                                                                   \
-  template <>                                                                                                                               \
-  TS_EVERY_ISA void kernel_rows(const T* cost, int64_t m, const double* f, const double* g, const T* rows_on, const T* cols_on,             \
-                                double over_eps, Matrix<T> K, int64_t begin, int64_t end) {                                                 \
-    kernel(cost, m, f, g, rows_on, cols_on, over_eps, K, begin, end);                                                                       \
-  }                                                                                                                                         \
-  template <>                                                                                                                               \
+#define TS_INSTANTIATE(T)                                                                                                                 \
+  template <>                                                                                                                             \
+  TS_EVERY_ISA void kernel_rows(const T* cost, int64_t m, const double* f, const double* g, const T* rows_on, const T* cols_on,           \
+                                double over_eps, Matrix<T> K, int64_t begin, int64_t end) {                                               \
+    kernel(cost, m, f, g, rows_on, cols_on, over_eps, K, begin, end);                                                                     \
+  }                                                                                                                                       \
+  template <>                                                                                                                             \
   TS_EVERY_ISA void least_in_rows(const T* cost, int64_t m, const double* g, const T* cols_on, double* least, int64_t begin, int64_t end) { \
-    least_rows(cost, m, g, cols_on, least, begin, end);                                                                                     \
-  }                                                                                                                                         \
-  template <>                                                                                                                               \
-  TS_EVERY_ISA void least_in_columns(const T* cost, int64_t m, const double* f, const T* rows_on, double* least, int64_t begin,             \
-                                     int64_t end) {                                                                                         \
-    least_cols(cost, m, f, rows_on, least, begin, end);                                                                                     \
-  }                                                                                                                                         \
-  template <>                                                                                                                               \
-  TS_EVERY_ISA void scale_rows(Matrix<T> K, const T* v, T t, const T* a, const T* cap, T* u, T* sums, int64_t begin, int64_t end) {         \
-    blocks<T, true, true>(K, v, sums, begin, end, [&](int64_t i, T dot) {                                                                   \
-      T x = a[i] > T(0) ? a[i] / (t * dot) : T(0);                                                                                          \
-      if (cap) x = x < cap[i] ? x : cap[i] + (dot - dot);                                                                                   \
-      return u[i] = x;                                                                                                                      \
-    });                                                                                                                                     \
-  }                                                                                                                                         \
-  template <>                                                                                                                               \
-  TS_EVERY_ISA void multiply_rows(Matrix<T> K, const T* x, const T* weight, T* dots, T* sums, int64_t begin, int64_t end) {        \
-    blocks<T, true, true>(K, x, sums, begin, end, [&](int64_t i, T dot) { return weight[i] * (dots[i] = dot); });                   \
-  }                                                                                                                                         \
-  template <>                                                                                                                               \
-  TS_EVERY_ISA void dot_rows(Matrix<T> K, const T* x, T* dots, int64_t begin, int64_t end) {                                                \
-    blocks<T, true, false>(K, x, static_cast<T*>(nullptr), begin, end, [&](int64_t i, T dot) { return dots[i] = dot; });                    \
-  }                                                                                                                                         \
-  template <>                                                                                                                               \
-  TS_EVERY_ISA void add_rows(Matrix<T> K, const T* weight, T* sums, int64_t begin, int64_t end) {                                           \
-    blocks<T, false, true>(K, static_cast<const T*>(nullptr), sums, begin, end, [&](int64_t i, T) { return weight[i]; });                   \
-  }                                                                                                                                         \
-  template <>                                                                                                                               \
-  TS_EVERY_ISA void plan_rows(Matrix<T> K, const T* u, const T* v, const T* ones, T* row_sums, T* col_sums, int64_t begin, int64_t end) {   \
-    plan(K, u, v, begin, end);                                                                                                              \
-    blocks<T, true, true>(K, ones, col_sums, begin, end, [&](int64_t i, T dot) { return row_sums[i] = dot, T(1); });                        \
-  }                                                                                                                                         \
-  template <>                                                                                                                               \
-  TS_EVERY_ISA void sum_rows(const T* H, int64_t m, double* row_sums, T* sums, int64_t begin, int64_t end) {                                \
-    sum(H, m, row_sums, sums, begin, end);                                                                                                  \
-  }                                                                                                                                         \
-  template <>                                                                                                                               \
-  TS_EVERY_ISA void gradient_rows(const T* P, const T* H, const T* x, const T* y, T z, T over_eps, int64_t m, T* out, int64_t begin,        \
-                                  int64_t end) {                                                                                            \
-    gradient(P, H, x, y, z, over_eps, m, out, begin, end);                                                                                  \
+    least_rows(cost, m, g, cols_on, least, begin, end);                                                                                   \
+  }                                                                                                                                       \
+  template <>                                                                                                                             \
+  TS_EVERY_ISA void least_in_columns(const T* cost, int64_t m, const double* f, const T* rows_on, double* least, int64_t begin,           \
+                                     int64_t end) {                                                                                       \
+    least_cols(cost, m, f, rows_on, least, begin, end);                                                                                   \
+  }                                                                                                                                       \
+  template <>                                                                                                                             \
+  TS_EVERY_ISA void scale_rows(Matrix<T> K, const T* v, T t, const T* a, const T* cap, T* u, T* sums, int64_t begin, int64_t end) {       \
+    blocks<T, true, true>(K, v, sums, begin, end, [&](int64_t i, T dot) {                                                                 \
+      T x = a[i] > T(0) ? a[i] / (t * dot) : T(0);                                                                                        \
+      if (cap) x = x < cap[i] ? x : cap[i] + (dot - dot);                                                                                 \
+      return u[i] = x;                                                                                                                    \
+    });                                                                                                                                   \
+  }                                                                                                                                       \
+  template <>                                                                                                                             \
+  TS_EVERY_ISA void multiply_rows(Matrix<T> K, const T* x, const T* weight, T* dots, T* sums, int64_t begin, int64_t end) {               \
+    blocks<T, true, true>(K, x, sums, begin, end, [&](int64_t i, T dot) { return weight[i] * (dots[i] = dot); });                         \
+  }                                                                                                                                       \
+  template <>                                                                                                                             \
+  TS_EVERY_ISA void dot_rows(Matrix<T> K, const T* x, T* dots, int64_t begin, int64_t end) {                                              \
+    blocks<T, true, false>(K, x, static_cast<T*>(nullptr), begin, end, [&](int64_t i, T dot) { return dots[i] = dot; });                  \
+  }                                                                                                                                       \
+  template <>                                                                                                                             \
+  TS_EVERY_ISA void add_rows(Matrix<T> K, const T* weight, T* sums, int64_t begin, int64_t end) {                                         \
+    blocks<T, false, true>(K, static_cast<const T*>(nullptr), sums, begin, end, [&](int64_t i, T) { return weight[i]; });                 \
+  }                                                                                                                                       \
+  template <>                                                                                                                             \
+  TS_EVERY_ISA void plan_rows(Matrix<T> K, const T* u, const T* v, const T* ones, T* row_sums, T* col_sums, int64_t begin, int64_t end) { \
+    plan(K, u, v, begin, end);                                                                                                            \
+    blocks<T, true, true>(K, ones, col_sums, begin, end, [&](int64_t i, T dot) { return row_sums[i] = dot, T(1); });                      \
+  }                                                                                                                                       \
+  template <>                                                                                                                             \
+  TS_EVERY_ISA void sum_rows(const T* H, int64_t m, double* row_sums, T* sums, int64_t begin, int64_t end) {                              \
+    sum(H, m, row_sums, sums, begin, end);                                                                                                \
+  }                                                                                                                                       \
+  template <>                                                                                                                             \
+  TS_EVERY_ISA void gradient_rows(const T* P, const T* H, const T* x, const T* y, T z, T over_eps, int64_t m, T* out, int64_t begin,      \
+                                  int64_t end) {                                                                                          \
+    gradient(P, H, x, y, z, over_eps, m, out, begin, end);                                                                                \
   }
 TS_INSTANTIATE(float)
 TS_INSTANTIATE(double)

@@ -1,5 +1,5 @@
-// The passes over the rows of one problem that Sinkhorn, Newton's method and the backward are made of. A matrix here has `width` columns, the
-// problem's m padded with zeros to whole vectors; so have the vectors over columns.
+// The passes over the rows of one problem that Sinkhorn, Newton's method and the backward are made of. A matrix here has `width`
+// columns, the problem's m padded with zeros to whole vectors; so have the vectors over columns.
 #pragma once
 #include "portable.h"
 
@@ -15,7 +15,7 @@ struct Matrix {
 constexpr int64_t kVector = 64;  // bytes; a matrix's width in them is whole
 constexpr int64_t padded(int64_t m) { return (m + kLanes - 1) / kLanes * kLanes; }
 
-// K_ij = exp((f_i + g_j - C_ij) / eps), 0 where rows_on or cols_on (width) is. C is (n, m); what is off is not looked at.
+// K_ij = exp((f_i + g_j - C_ij) / eps), 0 where rows_on or cols_on (width) is. C is (n, m); what is off is not read.
 template <typename T>
 void kernel_rows(const T* cost, int64_t m, const double* f, const double* g, const T* rows_on, const T* cols_on, double over_eps, Matrix<T> K,
                  int64_t begin, int64_t end);

@@ -9,9 +9,9 @@ constexpr int64_t kLargestFactor = 2048;
 
 template <typename T>
 SinkhornSystem<T>::SinkhornSystem(int64_t n, int64_t m, const Split& split)
-    : n_(n), m_(m), width_(padded(m)), order_((m + kTile) / kTile * kTile), stride_(order_ + kLanes), split_(split), r_(n), c_(m), on_(m), outside_(m), right_(m + 1),
-      solution_(m + 1), residual_(m + 1), direction_(m + 1), conditioned_(m + 1), applied_(m + 1), weight_(n), dots_(n), input_(width_),
-      sums_(width_) {}
+    : n_(n), m_(m), width_(padded(m)), order_((m + kTile) / kTile * kTile), stride_(order_ + kLanes), split_(split), r_(n), c_(m), on_(m),
+      outside_(m), right_(m + 1), solution_(m + 1), residual_(m + 1), direction_(m + 1), conditioned_(m + 1), applied_(m + 1), weight_(n),
+      dots_(n), input_(width_), sums_(width_) {}
 
 template <typename T>
 void SinkhornSystem<T>::set(Matrix<T> P, const T* row_sums, const T* col_sums, const T* rows_on, const T* cols_on, bool mass, bool gauge) {
@@ -90,7 +90,7 @@ void SinkhornSystem<T>::precondition(Preconditioner by, const std::vector<double
 }
 
 // S as a Laplacian: its off-diagonal entries, -P_j'diag(1/r)P_k, are sums of one sign, exact to rounding, and the diagonal is the sum of
-// their sizes and of what leaks to rows and columns that are off. c_j - P_j'diag(1/r)P_j would be rounding where the plan is near a permutation.
+// their sizes and of what leaks to rows and columns that are off. c_j - P_j'diag(1/r)P_j would be nothing but rounding near a permutation.
 template <typename T>
 void SinkhornSystem<T>::factorise() {
   const int64_t stride = stride_;

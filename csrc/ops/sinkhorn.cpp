@@ -39,13 +39,14 @@ Result forward(const Tensor& cost_, const Tensor& a_, const Tensor& b_, const Op
   }
   const Tensor plan = torch::stable::empty_like(cost), f = torch::stable::empty_like(a), g = torch::stable::empty_like(b);
   const Tensor h = torch::stable::new_empty(cost, {B}), error = torch::stable::new_empty(cost, {B});
-  const Tensor iterations = torch::stable::new_empty(cost, {B}, ScalarType::Int), converged = torch::stable::new_empty(cost, {B}, ScalarType::Bool);
+  const Tensor iterations = torch::stable::new_empty(cost, {B}, ScalarType::Int);
+  const Tensor converged = torch::stable::new_empty(cost, {B}, ScalarType::Bool);
   dispatch_float(cost, "sinkhorn", [&](auto t) {
     using T = decltype(t);
     const SinkhornProblems<T> q{data<T>(cost), data<T>(a), data<T>(b), mass_.has_value() ? data<T>(mass) : nullptr,
                                 f0_.has_value() ? data<T>(f0) : nullptr, g0_.has_value() ? data<T>(g0) : nullptr,
-                                out<T>(plan), out<T>(f), out<T>(g), out<T>(h), out<T>(error), out<int32_t>(iterations), out<bool>(converged),
-                                n, m, eps, tol, max_iter};
+                                out<T>(plan), out<T>(f), out<T>(g), out<T>(h), out<T>(error), out<int32_t>(iterations),
+                                out<bool>(converged), n, m, eps, tol, max_iter};
     parallel(B, n * m, [&](int64_t begin, int64_t end) { sinkhorn_cpu(q, begin, end, split); });
   });
   return {plan, f, g, h, error, iterations, converged};
@@ -56,8 +57,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad_log_plan_
                                                     const Optional& mass_, const Tensor& f_, const Tensor& g_, double eps) {
   check_weights(plan_, a_, b_, mass_, "sinkhorn_backward");
   check_weights(grad_log_plan_, f_, g_, mass_, "sinkhorn_backward");
-  STD_TORCH_CHECK(grad_log_plan_.size(0) == plan_.size(0) && grad_log_plan_.size(1) == plan_.size(1) && grad_log_plan_.size(2) == plan_.size(2) &&
-                      grad_log_plan_.scalar_type() == plan_.scalar_type(), "sinkhorn_backward: expected a gradient like the plan");
+  for (int64_t d = 0; d < 3; ++d) STD_TORCH_CHECK(grad_log_plan_.size(d) == plan_.size(d), "sinkhorn_backward: expected a gradient like the plan");
+  STD_TORCH_CHECK(grad_log_plan_.scalar_type() == plan_.scalar_type(), "sinkhorn_backward: expected one dtype");
   const On on(plan_);
   const Tensor H = torch::stable::contiguous(grad_log_plan_), plan = torch::stable::contiguous(plan_);
   const Tensor a = torch::stable::contiguous(a_), b = torch::stable::contiguous(b_), mass = contiguous_or(mass_, plan);

@@ -30,8 +30,8 @@ def learning_to_match(
         cost: (..., n, m).
         target: T, (..., n, m), >= 0, a constant; its batch dimensions broadcast with the cost's. Default I/n, which needs n = m.
         eps: the regularisation, > 0, in the unit of the cost.
-        mass: None for the balanced plan, or the mass of a partial one, (...) or a number. P then has less mass than T, and the smallest value is
-            log(sum T / mass) for T of sum 1, not 0.
+        mass: None for the balanced plan, or the mass of a partial one, (...) or a number. P then has less mass than T, and the smallest
+            value is log(1 / mass) for T of sum 1, not 0.
         tol, max_iter, backend: as in `sinkhorn`.
 
     Returns:
