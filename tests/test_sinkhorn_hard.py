@@ -26,7 +26,7 @@ def test_hard_problems_converge(kind, eps, dtype):
 def test_hard_partial_problems_converge(kind, eps, mass, dtype):
     r = ts.partial_sinkhorn(embeddings(kind).cpu().to(dtype), mass, eps=eps)
     assert r.converged and r.error <= 1e-6
-    assert r.plan.sum(1).max() < 1 / 256 + 2e-8 and abs(r.plan.double().sum() - mass) < 1e-6
+    assert r.plan.double().sum(1).max() < 1 / 256 + 1e-6 and abs(r.plan.double().sum() - mass) < 1e-6
 
 
 def test_threads_leave_the_bits_alone():
@@ -37,7 +37,7 @@ def test_threads_leave_the_bits_alone():
         torch.set_num_threads(count)
         x = C.clone().requires_grad_()
         r = ts.sinkhorn(x, eps=0.05)
-        results.append((*r, *torch.autograd.grad(r.plan.square().sum(), x)))
+        results.append((r.plan, r.f, r.g, r.error, r.iterations, *torch.autograd.grad(r.plan, x, C)))
     torch.set_num_threads(threads)
     for other in results[1:]:
         assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))

@@ -152,7 +152,20 @@ class Solver {
     for (int64_t j = 0; j < m_; ++j) before += double(old_v_[j]) * double(sums_[j]);
     const double error = double(t_) * moved + std::fabs(double(t_) * before - form_.mass);
     t_ = T(form_.mass / total());
+    raise(u_, cap_u_);
+    raise(v_, cap_v_);
     return error;
+  }
+
+  // Where all of a side's potentials are below 0, they go up by as much as they can and h goes down: the plan stays, the dual rises. Iterations
+  // take this way in small steps, the smaller the nearer the mass is to that of the side.
+  void raise(std::vector<T>& u, const std::vector<T>& cap) {
+    T most = 0;
+    for (size_t i = 0; i < cap.size(); ++i) most = u[i] / cap[i] > most ? u[i] / cap[i] : most;
+    if (!(most > T(1e-30)) || most >= T(1)) return;
+    const T near = 1 - 8 * std::numeric_limits<T>::epsilon();
+    for (size_t i = 0; i < cap.size(); ++i) u[i] = u[i] / most < near * cap[i] ? u[i] / most : cap[i];
+    t_ *= most;
   }
 
   // Until the error is at most `aim`, not a number, or there are no iterations left.

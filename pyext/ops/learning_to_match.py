@@ -1,5 +1,6 @@
 """The loss of minibatch learning to match."""
 
+import math
 from typing import Any
 
 import torch
@@ -72,7 +73,7 @@ class _Match(torch.autograd.Function):
         n = cost.shape[1]
         if target is None:  # on the diagonal alone
             log_plan = (f + g + h[:, None] - cost.diagonal(dim1=1, dim2=2)) / eps            # (B, n)
-            return -log_plan.mean(1) - torch.tensor(n).log()
+            return -log_plan.mean(1) - math.log(n)
         log_plan = (f[:, :, None] + g[:, None] + h[:, None, None] - cost) / eps
         return torch.where(target > 0, torch.xlogy(target, target) - target * log_plan, 0).sum((1, 2))
 
