@@ -97,7 +97,11 @@ def test_gradients_are_those_of_an_unrolled_loop(backend):
     options = dict(eps=0.1, tol=1e-14, max_iter=5000, backend=backend)
     for run, expected, inputs in (
         (lambda C, a, b: ts.sinkhorn(C, a, b, **options), lambda C, a, b: loop(C, a, b, 0.1, 2000), (C, a, b)),
-        (lambda C, a, b, s: ts.partial_sinkhorn(C, s, a, b, **options), lambda C, a, b, s: partial_loop(C, s, a, b, 0.1, 4000), (C, a, b, mass)),
+        (
+            lambda C, a, b, s: ts.partial_sinkhorn(C, s, a, b, **options),
+            lambda C, a, b, s: partial_loop(C, s, a, b, 0.1, 4000),
+            (C, a, b, mass),
+        ),
     ):
         leaves = [x.clone().requires_grad_() for x in inputs]
         got = torch.autograd.grad(run(*leaves).plan, leaves, G)

@@ -157,8 +157,8 @@ class Solver {
     return error;
   }
 
-  // Where all of a side's potentials are below 0, they go up by as much as they can and h goes down: the plan stays, the dual rises. Iterations
-  // take this way in small steps, the smaller the nearer the mass is to that of the side.
+  // Where all of a side's potentials are below 0, they go up by as much as they can and h goes down: the plan stays, the dual rises.
+  // Iterations take this way in small steps, the smaller the nearer the mass is to that of the side.
   void raise(std::vector<T>& u, const std::vector<T>& cap) {
     T most = 0;
     for (size_t i = 0; i < cap.size(); ++i) most = u[i] / cap[i] > most ? u[i] / cap[i] : most;

@@ -190,7 +190,7 @@ inline void gradient(const T* P, const T* H, const T* x, const T* __restrict__ y
     kernel(cost, m, f, g, rows_on, cols_on, over_eps, K, begin, end);                                                                     \
   }                                                                                                                                       \
   template <>                                                                                                                             \
-  TS_EVERY_ISA void least_in_rows(const T* cost, int64_t m, const double* g, const T* cols_on, double* least, int64_t begin, int64_t end) { \
+  TS_EVERY_ISA void least_in_rows(const T* cost, int64_t m, const double* g, const T* cols_on, double* least, int64_t begin, int64_t end) {\
     least_rows(cost, m, g, cols_on, least, begin, end);                                                                                   \
   }                                                                                                                                       \
   template <>                                                                                                                             \

@@ -57,7 +57,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad_log_plan_
                                                     const Optional& mass_, const Tensor& f_, const Tensor& g_, double eps) {
   check_weights(plan_, a_, b_, mass_, "sinkhorn_backward");
   check_weights(grad_log_plan_, f_, g_, mass_, "sinkhorn_backward");
-  for (int64_t d = 0; d < 3; ++d) STD_TORCH_CHECK(grad_log_plan_.size(d) == plan_.size(d), "sinkhorn_backward: expected a gradient like the plan");
+  for (int64_t d = 0; d < 3; ++d)
+    STD_TORCH_CHECK(grad_log_plan_.size(d) == plan_.size(d), "sinkhorn_backward: expected a gradient like the plan");
   STD_TORCH_CHECK(grad_log_plan_.scalar_type() == plan_.scalar_type(), "sinkhorn_backward: expected one dtype");
   const On on(plan_);
   const Tensor H = torch::stable::contiguous(grad_log_plan_), plan = torch::stable::contiguous(plan_);

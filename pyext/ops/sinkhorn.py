@@ -85,8 +85,8 @@ def partial_sinkhorn(
 ) -> SinkhornResult:
     r"""Entropic partial transport: the same objective over :math:`P\ge0, P1\le a, P'1\le b, \sum P=` `mass`.
 
-    :math:`P_{ij}=e^{(f_i+g_j+h-C_{ij})/\varepsilon}`, f and g <= 0, by Dykstra's scalings (Benamou et al. 2015, prop. 5) and Newton's method.
-    A mass equal to a side's sum makes that side's inequality an equation and h zero; equal to both sums, the problem is that of `sinkhorn`.
+    :math:`P_{ij}=e^{(f_i+g_j+h-C_{ij})/\varepsilon}`, f and g <= 0, by Dykstra's scalings (Benamou et al. 2015, prop. 5) and Newton's
+    method. A mass equal to a side's sum makes that side's inequality an equation and h zero; equal to both, the problem is that of `sinkhorn`.
 
     Args:
         mass: (...) or a number, in (0, min(sum a, sum b)], by up to 1e-6 of it above.
@@ -102,7 +102,18 @@ def partial_sinkhorn(
     return _solve("partial_sinkhorn", cost, mass, a, b, eps, max_iter, tol, init, backend)
 
 
-def _solve(name: str, cost: Tensor, mass: float | Tensor | None, a, b, eps, max_iter, tol, init, backend) -> SinkhornResult:
+def _solve(
+    name: str,
+    cost: Tensor,
+    mass: float | Tensor | None,
+    a: Tensor | None,
+    b: Tensor | None,
+    eps: float,
+    max_iter: int,
+    tol: float,
+    init: SinkhornResult | tuple[Tensor, Tensor] | None,
+    backend: str | None,
+) -> SinkhornResult:
     dtype, batch, problem, starts = prepare(name, cost, mass, a, b, eps, max_iter, tol, init)
     C, a, b, mass = problem
     tol = max(tol, 8 * torch.finfo(C.dtype).eps)
@@ -133,7 +144,7 @@ def prepare(
     tol: float,
     init: SinkhornResult | tuple[Tensor, Tensor] | None,
 ) -> tuple[torch.dtype, torch.Size, tuple[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor | None, Tensor | None]]:
-    """Checks, and makes one batch dimension: dtype, batch shape, (cost (B, n, m), a (B, n), b (B, m), mass (B) or None), (f0, g0) or Nones."""
+    """Checks, and makes one batch dimension: dtype, batch shape, (cost (B, n, m), a (B, n), b (B, m), mass (B) or None), (f0, g0)."""
     f0, g0 = (None, None) if init is None else (init.f, init.g) if isinstance(init, SinkhornResult) else init
     dtype = check_floating(name, cost=cost, a=a, b=b, f=f0, g=g0, **({"mass": mass} if isinstance(mass, Tensor) else {}))
     check_min_dim(name, cost=(cost, 2))

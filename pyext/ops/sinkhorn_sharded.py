@@ -34,8 +34,8 @@ def sinkhorn_sharded(
 
     Returns:
         A `SinkhornResult` with this rank's rows of `plan` and `f`; all else is of the whole problem and equal on all ranks. Differentiable
-        as `sinkhorn`: every rank has to take part in a backward through `plan` or `transport_cost`, and gets the gradient of the sum of the ranks' losses
-        in `plan`, and that of the one loss in `value` and `transport_cost`.
+        as `sinkhorn`: every rank takes part in a backward through `plan` or `transport_cost`. Losses in a rank's rows of `plan` count as
+        summed over the ranks, one in `value` or `transport_cost` as one.
 
     Raises, Warns:
         As `sinkhorn`.
