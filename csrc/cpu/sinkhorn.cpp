@@ -38,7 +38,7 @@ class Solver {
       iterate(aim);
       merge();
       error = plan_error();
-      if (!(error > tol) || iterations_ >= q_.max_iter) break;
+      if (!(error > tol) || exhausted_ || iterations_ >= q_.max_iter) break;
       aim *= 0.5;  // rounding between the error on the way and the plan's own
     }
     report(k, error, tol);
@@ -52,7 +52,7 @@ class Solver {
     };
     for (int64_t i = 0; i < n_; ++i) f_[i] = given(f0, i, form_.tight_rows), u_[i] = T(1);
     for (int64_t j = 0; j < width_; ++j) g_[j] = j < m_ ? given(g0, j, form_.tight_cols) : 0, v_[j] = form_.cols_on[j];
-    h_ = 0, t_ = 1, newtons_ = failures_ = 0, patience_ = 20;
+    h_ = 0, t_ = 1, newtons_ = failures_ = stalls_ = 0, patience_ = 20, last_error_ = kInf, exhausted_ = false;
 
     // Each row's and each column's largest entry of K is 1, where the side is free.
     double* least = least_.data();
@@ -179,6 +179,7 @@ class Solver {
         // At the rate of the last iterations, how many more?
         const double rate = std::pow(error / past[since % 4], 0.25), left = rate < 1 ? std::log(aim / error) / std::log(rate) : kInf;
         if (left > newton_cost()) {
+          if (stalled(error)) return;
           newton();
           since = -1;
           continue;
@@ -187,6 +188,13 @@ class Solver {
       past[since % 4] = error;
       if (out_of_range()) absorb(), form_kernel();
     }
+  }
+
+  // Whether steps of Newton's method no longer help, within what rounding explains.
+  bool stalled(double error) {
+    stalls_ = error > 0.7 * last_error_ ? stalls_ + 1 : 0;
+    last_error_ = error;
+    return exhausted_ = stalls_ >= 3 && error <= 64 * double(std::numeric_limits<T>::epsilon()) * form_.mass;
   }
 
   // In iterations: the product that the factor is of, and a few steps.
@@ -327,7 +335,9 @@ class Solver {
   std::vector<T> u_, cap_u_, v_, old_v_, cap_v_, sums_, row_sums_, scratch_, partial_;
   std::unique_ptr<PlanSystem<T>> system_;
   int64_t iterations_ = 0, newtons_ = 0, patience_ = 0;
-  int failures_ = 0;
+  int failures_ = 0, stalls_ = 0;
+  double last_error_ = kInf;  // when Newton's method was last called on
+  bool exhausted_ = false;
 };
 
 }  // namespace

@@ -38,21 +38,26 @@ inline void four_dots(const T* const (&row)[kFour], const T* x, int64_t width, T
   using V = typename Lanes<T>::Aligned;
   using Any = typename Lanes<T>::Any;
   constexpr int W = Lanes<T>::W;
-  V part[kFour] = {};
-  int64_t j = 0;
-  for (; j + 4 * W <= width; j += 4 * W) {
-    V four[kFour] = {};
-    for (int64_t l = j; l < j + 4 * W; l += W) {
-      const V xl = *reinterpret_cast<const Any*>(x + l);
-      for (int k = 0; k < kFour; ++k) four[k] += xl * *reinterpret_cast<const Any*>(row[k] + l);
+  V sum[kFour] = {};
+  for (int64_t start = 0; start < width; start += 64 * W) {
+    const int64_t stop = width < start + 64 * W ? width : start + 64 * W;
+    V part[kFour] = {};
+    int64_t j = start;
+    for (; j + 4 * W <= stop; j += 4 * W) {
+      V four[kFour] = {};
+      for (int64_t l = j; l < j + 4 * W; l += W) {
+        const V xl = *reinterpret_cast<const Any*>(x + l);
+        for (int k = 0; k < kFour; ++k) four[k] += xl * *reinterpret_cast<const Any*>(row[k] + l);
+      }
+      for (int k = 0; k < kFour; ++k) part[k] += four[k];
     }
-    for (int k = 0; k < kFour; ++k) part[k] += four[k];
+    for (; j < stop; j += W) {
+      const V xj = *reinterpret_cast<const Any*>(x + j);
+      for (int k = 0; k < kFour; ++k) part[k] += xj * *reinterpret_cast<const Any*>(row[k] + j);
+    }
+    for (int k = 0; k < kFour; ++k) sum[k] += part[k];
   }
-  for (; j < width; j += W) {
-    const V xj = *reinterpret_cast<const Any*>(x + j);
-    for (int k = 0; k < kFour; ++k) part[k] += xj * *reinterpret_cast<const Any*>(row[k] + j);
-  }
-  totals<T>(part, dot);
+  totals<T>(sum, dot);
 }
 
 // weights = f(i, K_i x) a row, sums += weights K_i; in blocks of rows that the first cache holds from the one to the other. Rows beyond the

@@ -47,7 +47,7 @@ Result forward(const Tensor& cost_, const Tensor& a_, const Tensor& b_, const Op
                                 f0_.has_value() ? data<T>(f0) : nullptr, g0_.has_value() ? data<T>(g0) : nullptr,
                                 out<T>(plan), out<T>(f), out<T>(g), out<T>(h), out<T>(error), out<int32_t>(iterations),
                                 out<bool>(converged), n, m, eps, tol, max_iter};
-    parallel(B, n * m, [&](int64_t begin, int64_t end) { sinkhorn_cpu(q, begin, end, split); });
+    parallel(B, 4 * n * m, [&](int64_t begin, int64_t end) { sinkhorn_cpu(q, begin, end, split); });
   });
   return {plan, f, g, h, error, iterations, converged};
 }
@@ -71,7 +71,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad_log_plan_
     using T = decltype(t);
     const SinkhornGradients<T> q{data<T>(H), data<T>(plan), data<T>(a), data<T>(b), mass_.has_value() ? data<T>(mass) : nullptr, data<T>(f),
                                  data<T>(g), out<T>(grad_cost), out<T>(grad_a), out<T>(grad_b), out<T>(grad_mass), n, m, eps};
-    parallel(B, n * m, [&](int64_t begin, int64_t end) { sinkhorn_backward_cpu(q, begin, end, split); });
+    parallel(B, 4 * n * m, [&](int64_t begin, int64_t end) { sinkhorn_backward_cpu(q, begin, end, split); });
   });
   return {grad_cost, grad_a, grad_b, grad_mass};
 }

@@ -86,7 +86,7 @@ def partial_sinkhorn(
     r"""Entropic partial transport: the same objective over :math:`P\ge0, P1\le a, P'1\le b, \sum P=` `mass`.
 
     :math:`P_{ij}=e^{(f_i+g_j+h-C_{ij})/\varepsilon}`, f and g <= 0, by Dykstra's scalings (Benamou et al. 2015, prop. 5) and Newton's
-    method. A mass equal to a side's sum makes that side's inequality an equation and h zero; equal to both, the problem is that of `sinkhorn`.
+    method. A mass equal to a side's sum makes that side's inequality an equation and h zero; equal to both, it is that of `sinkhorn`.
 
     Args:
         mass: (...) or a number, in (0, min(sum a, sum b)], by up to 1e-6 of it above.
@@ -145,7 +145,13 @@ def prepare(
     init: SinkhornResult | tuple[Tensor, Tensor] | None,
 ) -> tuple[torch.dtype, torch.Size, tuple[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor | None, Tensor | None]]:
     """Checks, and makes one batch dimension: dtype, batch shape, (cost (B, n, m), a (B, n), b (B, m), mass (B) or None), (f0, g0)."""
-    f0, g0 = (None, None) if init is None else (init.f, init.g) if isinstance(init, SinkhornResult) else init
+    if isinstance(init, SinkhornResult):
+        init = init.f, init.g
+    if not (init is None or (isinstance(init, (tuple, list)) and len(init) == 2)):
+        raise ValueError(f"{name}: init: expected a SinkhornResult or potentials (f, g), got {type(init).__name__}")
+    if not (mass is None or isinstance(mass, (int, float, Tensor))):
+        raise ValueError(f"{name}: mass: expected a number or a tensor, got {type(mass).__name__}")
+    f0, g0 = init or (None, None)
     dtype = check_floating(name, cost=cost, a=a, b=b, f=f0, g=g0, **({"mass": mass} if isinstance(mass, Tensor) else {}))
     check_min_dim(name, cost=(cost, 2))
     n, m = cost.shape[-2:]
@@ -191,11 +197,11 @@ def _check_weights(name: str, a: Tensor | None, b: Tensor | None, mass: Tensor |
         check_values(name, label, w, lambda w: (w >= 0) & w.isfinite(), "finite weights >= 0")
         sums.append(w.detach().sum(-1, dtype=torch.float64))
         check_values(name, label, sums[-1], lambda s: s > 0, "rows with a positive sum")
-    if not all(values_are_free(x) for x in (a, b, mass) if x is not None):
+    given = [x for x in (a, b, mass) if x is not None]
+    if not given or not all(map(values_are_free, given)):
         return
     if mass is None:
-        given = a if a is not None else b
-        same = 1 if given is None else SAME_MASS.get(given.dtype, 2e-2)
+        same = SAME_MASS.get(given[0].dtype, 2e-2)
         A, B = torch.broadcast_tensors(*sums)
         if bool(((A - B).abs() > same * A).any()):
             worst = (A - B).abs().argmax()
