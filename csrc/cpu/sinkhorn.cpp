@@ -56,7 +56,9 @@ class Solver {
 
     // Each row's and each column's largest entry of K is 1, where the side is free.
     double* least = least_.data();
-    split_rows(n_, width_, split_, [&](int64_t b, int64_t e) { least_in_rows(cost_, m_, g_.data(), form_.cols_on.data(), least, b, e); });
+    std::vector<double> from = g_;
+    for (int64_t j = 0; j < m_; ++j) from[j] = form_.cols_on[j] == T(0) ? -kInf : g_[j];
+    split_rows(n_, width_, split_, [&](int64_t b, int64_t e) { least_in_rows(cost_, m_, from.data(), least, b, e); });
     if (form_.tight_rows) {
       for (int64_t i = 0; i < n_; ++i) f_[i] = shift_by(least[i]);
     } else if (!form_.tight_cols) {
