@@ -83,3 +83,10 @@ def test_equals_the_single_process(size, problems):
                 near = dict(atol=1e-5 * scale if C.dtype == torch.float32 else 1e-8, rtol=1e-4)
                 torch.testing.assert_close(full[1:] - shift, expected[1][1:], **near)
                 torch.testing.assert_close((got[0][2] + shift)[b > 0], expected[2][b > 0], **near)
+
+
+def test_refused_before_anything_is_sent():
+    with pytest.raises(ValueError, match="sinkhorn_sharded: eps: expected a finite number > 0, got 0.0"):
+        ts.sinkhorn_sharded(torch.rand(2, 3), eps=0.0)
+    with pytest.raises(ValueError, match="cost: expected at least one column"):
+        ts.sinkhorn_sharded(torch.rand(2, 0), eps=0.1)

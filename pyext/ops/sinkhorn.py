@@ -119,9 +119,8 @@ def _solve(
     tol = max(tol, 8 * torch.finfo(C.dtype).eps)
     P, f, g, h, error, iterations, converged = op("sinkhorn", backend, C)(*problem, *starts, float(eps), max_iter, tol)
     warn_unless_converged(name, converged, error, max_iter)
-    value = _Value.apply(C, a, b, mass, P.detach(), f, g, h, float(eps))
+    value, transport_cost = _Summary.apply(C, a, b, mass, P, f, g, h, float(eps))
     shaped = lambda x: x.reshape((*batch, *x.shape[1:])).to(dtype if x.is_floating_point() else x.dtype)  # noqa: E731
-    transport_cost = (P * C.masked_fill(P == 0, 0)).sum((1, 2))
     return SinkhornResult(*map(shaped, (P, f, g, value, transport_cost, error, iterations, converged, h)))
 
 
@@ -215,37 +214,38 @@ def _check_weights(name: str, a: Tensor | None, b: Tensor | None, mass: Tensor |
             raise ValueError(f"{name}: mass: expected a number in (0, min(sum a, sum b)], here at most {most:.9g}, got {got:.9g}")
 
 
-class _Value(torch.autograd.Function):
-    """The dual value, whose gradients at the solution are the plan and the potentials (envelope theorem): no linear system."""
+class _Summary(torch.autograd.Function):
+    """The dual value, whose gradients at the solution are the plan and the potentials (envelope theorem): no linear system; and <P, C>."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(
         cost: Tensor, a: Tensor, b: Tensor, mass: Tensor | None, plan: Tensor, f: Tensor, g: Tensor, h: Tensor, eps: float
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         f, g = f.masked_fill(a <= 0, 0), g.masked_fill(b <= 0, 0)
-        total = plan.sum((1, 2))
-        return (f * a).sum(1) + (g * b).sum(1) + h * total - eps * total
+        total = a.sum(1) if mass is None else mass
+        # 0 of what may be infinite or not a number is 0; a plan of NaN has potentials of NaN.
+        return (f * a).sum(1) + (g * b).sum(1) + (h - eps) * total, (plan * cost).nansum((1, 2)) + (h - h)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        _, a, b, mass, plan, f, g, h, _ = inputs
-        ctx.save_for_backward(a, b, plan, f, g, h)
+    def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+        cost, a, b, mass, plan, f, g, h, _ = inputs
+        ctx.save_for_backward(cost, a, b, plan, f, g, h)
         ctx.partial = mass is not None
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple:
-        a, b, plan, f, g, h = ctx.saved_tensors
-        f, g = f.masked_fill(a <= 0, 0), g.masked_fill(b <= 0, 0)
+    def backward(ctx: Any, grad_value: Tensor, grad_paid: Tensor) -> tuple:
+        cost, a, b, plan, f, g, h = ctx.saved_tensors
         wanted = ctx.needs_input_grad
         return (
-            grad[:, None, None] * plan if wanted[0] else None,
-            grad[:, None] * f if wanted[1] else None,
-            grad[:, None] * g if wanted[2] else None,
-            grad * h if ctx.partial and wanted[3] else None,
-            *(None,) * 5,
+            (grad_value + grad_paid)[:, None, None] * plan if wanted[0] else None,
+            grad_value[:, None] * f.masked_fill(a <= 0, 0) if wanted[1] else None,
+            grad_value[:, None] * g.masked_fill(b <= 0, 0) if wanted[2] else None,
+            grad_value * h if ctx.partial and wanted[3] else None,
+            grad_paid[:, None, None] * cost.masked_fill(plan == 0, 0) if wanted[4] else None,
+            *(None,) * 4,
         )
 
 
