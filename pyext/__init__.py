@@ -16,6 +16,9 @@ from .ops.parallel_slices import sliced_wasserstein_sphere_parallel
 from .ops.sliced_wasserstein import sliced_wasserstein_sphere, sliced_wasserstein_sphere_pairs, sliced_wasserstein_sphere_uniform
 from .ops.mahalanobis_cost import mahalanobis_cost
 from .ops.psd_project import psd_project
+from .ops.learning_to_match import learning_to_match
+from .ops.sinkhorn import SinkhornResult, partial_sinkhorn, sinkhorn
+from .ops.sinkhorn_sharded import sinkhorn_sharded
 from .ops.sliced_wasserstein import sliced_wasserstein_sphere, sliced_wasserstein_sphere_pairs
 from .ops.vmf_cumulant import vmf_entropy, vmf_kl_uniform, vmf_log_normalizer, vmf_mean_resultant, vmf_variance
 from .ops.vmf_fit import vmf_fit
@@ -26,6 +29,7 @@ __all__ = [
     "HypersphericalUniform",
     "PowerSpherical",
     "PositiveSemidefinite",
+    "SinkhornResult",
     "VonMisesFisher",
     "build_info",
     "chordal_mean",
@@ -34,9 +38,13 @@ __all__ = [
     "embedding_distance",
     "frechet_mean",
     "great_circles",
+    "learning_to_match",
     "losses",
     "mahalanobis_cost",
     "psd_project",
+    "partial_sinkhorn",
+    "sinkhorn",
+    "sinkhorn_sharded",
     "sliced_wasserstein_sphere",
     "sliced_wasserstein_sphere_pairs",
     "sliced_wasserstein_sphere_parallel",

@@ -20,6 +20,19 @@ def mahalanobis_inputs():
     with torch.no_grad():
         zM = z @ M
         return z, M, zM, z[:, :3] @ zM[:, 3:].mT, False
+def weights(*shape):
+    return torch.full(shape, 1 / shape[-1], dtype=torch.float64)
+
+
+def sinkhorn_inputs(mass):
+    cost = torch.rand(2, 4, 5, dtype=torch.float64).requires_grad_()
+    return cost, weights(2, 4), weights(2, 5), mass, None, None, 0.1, 200, 1e-9
+
+
+def sinkhorn_backward_inputs():
+    inputs = sinkhorn_inputs(torch.tensor([0.7, 1.0], dtype=torch.float64))
+    plan, f, g, *_ = torch.ops.transphere.sinkhorn_reference(*inputs)
+    return torch.randn(2, 4, 5, dtype=torch.float64), plan.detach(), *inputs[1:4], f, g, 0.1
 
 
 SAMPLES = {
@@ -28,6 +41,8 @@ SAMPLES = {
     "vmf_cumulant": lambda: (torch.rand(3, 2, dtype=torch.float64).requires_grad_(), 5, 0),
     "circular_projection": lambda: (torch.randn(4, 6, dtype=torch.float64).requires_grad_(),),
     "circular_projection_backward": lambda: (torch.randn(4, 3, dtype=torch.float64), torch.randn(4, 6, dtype=torch.float64)),
+    "sinkhorn": lambda: sinkhorn_inputs(None),
+    "sinkhorn_backward": sinkhorn_backward_inputs,
     "circular_wasserstein": lambda: (*(torch.rand(2, n, 3, dtype=torch.float64).requires_grad_() for n in (4, 5)), None, None),
     "circular_wasserstein_power": lambda: (*(torch.rand(2, n, 3, dtype=torch.float64).requires_grad_() for n in (4, 5)), None, None, 2.0),
     "mahalanobis_cost": mahalanobis_inputs,
