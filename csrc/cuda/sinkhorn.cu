@@ -15,9 +15,9 @@ __global__ void __launch_bounds__(kSinkhornThreads, 1) alone(Job job, int64_t co
   using A = typename Job::Arithmetic;
   TS_DYNAMIC_SHARED(char, shared);
   const int n = int(job.q.n), m = int(job.q.m);
-  Scratch<A>* const scratch = reinterpret_cast<Scratch<A>*>(shared);
-  const Field<A> field(n, m, 0, 1);
-  const typename Job::Vectors s{shared + sizeof(Scratch<A>), n, m};
+  Scratch<A, false>* const scratch = reinterpret_cast<Scratch<A, false>*>(shared);
+  const Field<A, false> field(n, m, 0, 1);
+  const typename Job::Vectors s{shared + sizeof(Scratch<A, false>), n, m};
   A* const part = reinterpret_cast<A*>(s.base + Job::Vectors::bytes(n, m));
   Team<false> team(0, 1, scratch->parts, nullptr);
   for (int64_t problem = blockIdx.x; problem < count; problem += gridDim.x) {
@@ -37,11 +37,11 @@ __global__ void __launch_bounds__(kSinkhornThreads, 1) together(Job job, int64_t
   using A = typename Job::Arithmetic;
   TS_DYNAMIC_SHARED(char, shared);
   const int n = int(job.q.n), m = int(job.q.m), rank = int(blockIdx.x) % size, index = int(blockIdx.x) / size, teams = int(gridDim.x) / size;
-  Scratch<A>* const scratch = reinterpret_cast<Scratch<A>*>(shared);
-  const Field<A> field(n, m, rank, size);
+  Scratch<A, true>* const scratch = reinterpret_cast<Scratch<A, true>*>(shared);
+  const Field<A, true> field(n, m, rank, size);
   const typename Job::Vectors s{workspace + teams * sizeof(Meeting) + index * team_bytes<Job>(n, m, size), n, m};
   A* const all = reinterpret_cast<A*>(s.base + Job::Vectors::bytes(n, m));
-  A* const own = field.panels > 1 ? all + rank * m : reinterpret_cast<A*>(shared + sizeof(Scratch<A>));
+  A* const own = field.panels > 1 ? all + rank * m : reinterpret_cast<A*>(shared + sizeof(Scratch<A, true>));
   Team<true> team(rank, size, scratch->parts, reinterpret_cast<Meeting*>(workspace) + index);
   for (int64_t problem = index; problem < count; problem += teams) {
     job.run(problem, team, field, s, Parts<A>{own, all, size}, nullptr, scratch);
@@ -61,6 +61,19 @@ int64_t power_of_2_over(int64_t x, int64_t most) {
   return power;
 }
 
+// The shape of a block of either kind for so many rows: warps that lie side by side over the columns, and groups below each other.
+template <typename A, bool Many>
+struct Block {
+  int64_t side, groups;
+  Block(int64_t rows, int64_t m) {
+    constexpr int R = Tile<A, Many>::kRows, width = Field<A, Many>::width();
+    side = power_of_2_over((m + width - 1) / width, kSinkhornWarps);
+    groups = power_of_2_over((rows + R - 1) / R, kSinkhornWarps / side);
+  }
+  int threads() const { return int(32 * side * groups); }
+  int64_t part(int64_t m) const { return Many && m > side * Field<A, Many>::width() ? 0 : groups * m * int64_t(sizeof(A)); }  // bytes
+};
+
 template <typename Job>
 cudaError_t choose(int64_t n, int64_t m, int64_t count, Form& form) {
   using A = typename Job::Arithmetic;
@@ -68,21 +81,18 @@ cudaError_t choose(int64_t n, int64_t m, int64_t count, Form& form) {
   if (const cudaError_t error = cudaGetDevice(&device)) return error;
   if (const cudaError_t error = cudaDeviceGetAttribute(&most_shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device)) return error;
   if (const cudaError_t error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device)) return error;
-  const int64_t side = power_of_2_over((m + Field<A>::width() - 1) / Field<A>::width(), kSinkhornWarps);
-  const auto groups_for = [&](int64_t rows) { return power_of_2_over((rows + kTileRows - 1) / kTileRows, kSinkhornWarps / side); };
-  const int64_t matrix = n * m * int64_t(sizeof(typename Job::Matrix)), scratch = sizeof(Scratch<A>);
+  const int64_t matrix = n * m * int64_t(sizeof(typename Job::Matrix));
 
-  const int64_t on_chip = scratch + Job::Vectors::bytes(n, m) + groups_for(n) * m * int64_t(sizeof(A)) + (Job::kMatrixOnChip ? matrix : 0);
-  if (on_chip <= most_shared && (Job::kMatrixOnChip || matrix <= 2 * kTeamBytes)) {
-    form.threads = int(32 * side * groups_for(n));
-    form.shared = on_chip;
-    return cudaSuccess;
-  }
+  const Block<A, false> block(n, m);
+  form.threads = block.threads();
+  form.shared = int64_t(sizeof(Scratch<A, false>)) + Job::Vectors::bytes(n, m) + block.part(m) + (Job::kMatrixOnChip ? matrix : 0);
+  if (form.shared <= most_shared && (Job::kMatrixOnChip || matrix <= 2 * kTeamBytes)) return cudaSuccess;
+
   int64_t size = 1;
   while (2 * size <= std::min({n, int64_t(processors), int64_t(kMostBlocks), matrix / kTeamBytes})) size *= 2;
-  const int64_t groups = groups_for((n + size - 1) / size);
-  form.threads = int(32 * side * groups);
-  form.shared = scratch + (m > side * Field<A>::width() ? 0 : groups * m * int64_t(sizeof(A)));
+  const Block<A, true> member((n + size - 1) / size, m);
+  form.threads = member.threads();
+  form.shared = int64_t(sizeof(Scratch<A, true>)) + member.part(m);
   form.team = int(size);
   int resident;
   if (const cudaError_t error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, together<Job>, form.threads, size_t(form.shared)))

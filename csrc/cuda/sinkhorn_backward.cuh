@@ -26,8 +26,8 @@ struct GradientVectors {
 template <typename T, bool Many>
 class Adjoint {
  public:
-  __device__ Adjoint(const SinkhornGradients<T>& q, int64_t problem, Team<Many>& team, const Field<double>& field, const GradientVectors& s,
-                     const Parts<double>& parts, Scratch<double>* scratch)
+  __device__ Adjoint(const SinkhornGradients<T>& q, int64_t problem, Team<Many>& team, const Field<double, Many>& field, const GradientVectors& s,
+                     const Parts<double>& parts, Scratch<double, Many>* scratch)
       : q(q), n(int(q.n)), m(int(q.m)), problem(problem), team(team), field(field), s(s), parts(parts), scratch(scratch) {}
 
   __device__ void run() {
@@ -42,10 +42,10 @@ class Adjoint {
   const int n, m;
   const int64_t problem;
   Team<Many>& team;
-  const Field<double>& field;
+  const Field<double, Many>& field;
   const GradientVectors& s;
   const Parts<double>& parts;
-  Scratch<double>* const scratch;
+  Scratch<double, Many>* const scratch;
   bool balanced = true, neither = false;
   double total = 0, rho = 0, right_rho = 0, d_rho = 1;
 
@@ -64,7 +64,7 @@ class Adjoint {
     }
     parts.publish(team, field, Sum());
     team.sync();
-    for (int j = team.first(); j < m; j += team.stride()) use(j, parts.gathered(j, m, Sum()));
+    for (int j = team.first(); j < m; j += team.stride()) use(j, parts.collect(j, m, Sum()));
     team.sync();
   }
 
@@ -141,10 +141,12 @@ class Adjoint {
       });
       parts.publish(team, field, Sum());
       rows_rho = team.sum(rows_rho);
-      const auto product = [&](int j) { return s.c()[j] * ((1 + kTiny) * s.p()[j] + p_rho) - (s.c()[j] > 0 ? parts.gathered(j, m, Sum()) : 0.0); };
       for (int j = team.first(); j < m; j += team.stride()) {
-        cols_rho += s.c()[j] * s.p()[j];
-        curvature += s.p()[j] * product(j);
+        const double c = s.c()[j], p = s.p()[j], sum = parts.collect(j, m, Sum());
+        const double product = c > 0 ? c * ((1 + kTiny) * p + p_rho) - sum : 0;
+        parts.all[j] = product;
+        cols_rho += c * p;
+        curvature += p * product;
       }
       curvature = team.sum(curvature);
       double product_rho = 0;
@@ -157,7 +159,7 @@ class Adjoint {
       double next = 0;
       for (int j = team.first(); j < m; j += team.stride()) {
         s.x()[j] += along * s.p()[j];
-        s.res()[j] -= along * product(j);
+        s.res()[j] -= along * parts.all[j];
         next += s.res()[j] * s.res()[j] / s.d()[j];
       }
       rho += along * p_rho;
@@ -206,8 +208,8 @@ struct Differentiate {
   SinkhornGradients<T> q;
 
   template <bool Many>
-  __device__ void run(int64_t problem, Team<Many>& team, const Field<double>& field, const Vectors& s, const Parts<double>& parts, T*,
-                      Scratch<double>* scratch) const {
+  __device__ void run(int64_t problem, Team<Many>& team, const Field<double, Many>& field, const Vectors& s, const Parts<double>& parts, T*,
+                      Scratch<double, Many>* scratch) const {
     Adjoint<T, Many>(q, problem, team, field, s, parts, scratch).run();
   }
 };

@@ -11,7 +11,7 @@
 namespace transphere {
 
 template <typename T>
-constexpr double kScalingLimit = sizeof(T) == 4 ? 20 : 200;
+constexpr T kMostScaling = T(sizeof(T) == 4 ? 4.85165195e8 : 7.2259737681257492e86);  // exp(20), exp(200)
 
 // The vectors of one problem in one piece of memory. u and v are double: an update makes the others, which count once it is known to be good.
 // cap: where u reaches exp(0); infinite for a tight side.
@@ -32,9 +32,9 @@ struct SinkhornVectors {
 template <typename T, bool Many>
 class Solver {
  public:
-  __device__ Solver(const SinkhornProblems<T>& q, int64_t problem, Team<Many>& team, const Field<T>& field, const SinkhornVectors<T>& s,
-                    const Parts<T>& parts, T* K, Scratch<T>* scratch)
-      : q(q), n(int(q.n)), m(int(q.m)), problem(problem), team(team), field(field), s(s), parts(parts), K(K), scratch(scratch) {}
+  __device__ Solver(const SinkhornProblems<T>& q, const double& per_eps, int64_t problem, Team<Many>& team, const Field<T, Many>& field, const SinkhornVectors<T>& s,
+                    const Parts<T>& parts, T* K, Scratch<T, Many>* scratch)
+      : q(q), per_eps(per_eps), n(int(q.n)), m(int(q.m)), problem(problem), team(team), field(field), s(s), parts(parts), K(K), scratch(scratch) {}
 
   __device__ void run() {
     if (!start()) return fail();
@@ -77,14 +77,15 @@ class Solver {
 
  private:
   const SinkhornProblems<T>& q;
+  const double& per_eps;
   const int n, m;
   const int64_t problem;
   Team<Many>& team;
-  const Field<T>& field;
+  const Field<T, Many>& field;
   const SinkhornVectors<T>& s;
   const Parts<T>& parts;
   T* const K;  // (n, m)
-  Scratch<T>* const scratch;
+  Scratch<T, Many>* const scratch;
   int turn = 0;  // which u and v count
   double mass = 0, b_scale = 1, H = 0, missing_mass = 0;
   T t = 1;
@@ -93,7 +94,7 @@ class Solver {
   __device__ const T* cost() const { return q.cost + problem * n * m; }
   __device__ T a(int i) const { return q.a[problem * n + i]; }
   __device__ T b(int j) const { return T(q.b[problem * m + j] * b_scale); }
-  __device__ double log_K(int i, int j) const { return H - cost()[i * m + j] / q.eps; }
+  __device__ double log_K(int i, int j) const { return H - cost()[i * m + j] * per_eps; }
   __device__ double exponent(int i, int j) const { return s.F()[i] + s.G()[j] + log_K(i, j); }
   __device__ int first_row() const { return field.begin + warp_rank(); }  // a warp a row
 
@@ -126,7 +127,7 @@ class Solver {
 
     const auto given = [&](const T* x, int k, bool tight, T weight) {
       if (!(weight > 0)) return -double(INFINITY);
-      const double f = x ? x[k] / q.eps : 0.0, finite = f - f == 0 ? f : 0.0;
+      const double f = x ? x[k] * per_eps : 0.0, finite = f - f == 0 ? f : 0.0;
       return tight || finite < 0 ? finite : 0.0;
     };
     for (int i = field.begin + threadIdx.x; i < field.end; i += blockDim.x)
@@ -190,8 +191,7 @@ class Solver {
 
   // next_u from v, unless all is kept, and the partial sums of next_u K; returns this thread's part of the rows' error.
   __device__ double rows(bool keep) {
-    constexpr double limit = kScalingLimit<T>;
-    const T least = T(exp(-limit)), most = T(exp(limit));
+    constexpr T most = kMostScaling<T>, least = 1 / most;
     double error = 0;
     bad = false;
     pass(field, K, s.v(turn), s.u(turn ^ 1), parts.own, scratch, [&](int i, T r, bool once) {
@@ -209,11 +209,10 @@ class Solver {
 
   // next_v and next_t; returns this thread's part of the columns' error.
   __device__ double columns(bool keep, T& next_t) {
-    constexpr double limit = kScalingLimit<T>;
-    const T least = T(exp(-limit)), most = T(exp(limit));
+    constexpr T most = kMostScaling<T>, least = 1 / most;
     double error = 0, total = 0;
     for (int j = team.first(); j < m; j += team.stride()) {
-      const T weight = b(j), c = parts.gathered(j, m, Sum()), cap = s.cap_v()[j];
+      const T weight = b(j), c = parts.collect(j, m, Sum()), cap = s.cap_v()[j];
       T next = s.v(turn)[j];
       if (!keep && weight > 0) {
         next = weight / (t * c);
@@ -233,7 +232,7 @@ class Solver {
     missing_mass = fabs(double(next_t) * total - mass);
     error = 0;
     for (int j = team.first(); j < m; j += team.stride()) {
-      const T c = parts.gathered(j, m, Sum());
+      const T c = parts.all[j];
       error += miss(next_t * c * s.v(turn ^ 1)[j], next_t * c * s.cap_v()[j], b(j));
     }
     return error;
@@ -269,7 +268,7 @@ class Solver {
     down(-T(INFINITY), [&](T most, int i, int j) { return Max()(most, T(x(i, j))); });
     parts.publish(team, field, Max());
     team.sync();
-    for (int j = team.first(); j < m; j += team.stride()) s.v(turn ^ 1)[j] = parts.gathered(j, m, Max());
+    for (int j = team.first(); j < m; j += team.stride()) s.v(turn ^ 1)[j] = parts.collect(j, m, Max());
     team.sync();
     down(T(0), [&](T sum, int i, int j) { return sum + exp(T(x(i, j) - double(s.v(turn ^ 1)[j]))); });
     parts.publish(team, field, Sum());
@@ -278,7 +277,7 @@ class Solver {
     for (int j = team.first(); j < m; j += team.stride()) {
       const T weight = b(j);
       if (!(weight > 0)) continue;
-      const double sums = double(s.v(turn ^ 1)[j]) + log(double(parts.gathered(j, m, Sum()))), G = log(double(weight)) - sums;
+      const double sums = double(s.v(turn ^ 1)[j]) + log(double(parts.collect(j, m, Sum()))), G = log(double(weight)) - sums;
       s.G()[j] = tight_cols || G < 0 ? G : 0.0;
       total += exp(s.G()[j] + sums);
     }
@@ -332,11 +331,12 @@ struct Solve {
   using Vectors = SinkhornVectors<T>;
   static constexpr bool kMatrixOnChip = true;
   SinkhornProblems<T> q;
+  double per_eps = 1 / q.eps;  // with q it lies in constant memory
 
   template <bool Many>
-  __device__ void run(int64_t problem, Team<Many>& team, const Field<T>& field, const Vectors& s, const Parts<T>& parts, T* K,
-                      Scratch<T>* scratch) const {
-    Solver<T, Many>(q, problem, team, field, s, parts, Many ? q.plan + problem * q.n * q.m : K, scratch).run();
+  __device__ void run(int64_t problem, Team<Many>& team, const Field<T, Many>& field, const Vectors& s, const Parts<T>& parts, T* K,
+                      Scratch<T, Many>* scratch) const {
+    Solver<T, Many>(q, per_eps, problem, team, field, s, parts, Many ? q.plan + problem * q.n * q.m : K, scratch).run();
   }
 };
 

@@ -6,13 +6,14 @@
 
 namespace transphere {
 
-constexpr int kSinkhornThreads = 512;  // at most
+constexpr int kSinkhornThreads = 256;  // at most: few, with many registers each
 constexpr int kSinkhornWarps = kSinkhornThreads / 32;
 
-// What a lane holds of a matrix at a time: a tile of rows, and of columns 32 apart.
-constexpr int kTileRows = 4;
-template <typename A>
-constexpr int kSlots = 32 / int(sizeof(A));
+// What a lane holds of a matrix at a time: a tile of rows, and of columns 32 apart. A team's matrix is a wide one.
+template <typename A, bool Many>
+struct Tile {
+  static constexpr int kRows = sizeof(A) == 4 ? (Many ? 4 : 8) : (Many ? 2 : 4), kSlots = sizeof(A) == 4 && Many ? 16 : 8;
+};
 
 constexpr int kMostBlocks = 128;  // of a team
 
@@ -22,10 +23,10 @@ struct Meeting {
   double parts[2][kMostBlocks];
 };
 // Scratch of a block in shared memory.
-template <typename A>
+template <typename A, bool Many>
 struct Scratch {
   double parts[2][kSinkhornWarps];
-  A rows[2][kSinkhornWarps * kTileRows];
+  A rows[2][kSinkhornWarps * Tile<A, Many>::kRows];
 };
 
 template <bool Many>
@@ -59,6 +60,7 @@ class Team {
     if (lane_rank() == 0) parts_[turn_][warp_rank()] = x;
     __syncthreads();
     x = parts_[turn_][0];
+#pragma unroll 4
     for (int warp = 1; warp < block_warps(); ++warp) x = op(x, parts_[turn_][warp]);
     if constexpr (Many) {
       if (size == 1) return x;
@@ -66,6 +68,7 @@ class Team {
       if (threadIdx.x == 0) all[rank] = x;
       sync();
       x = all[0];
+#pragma unroll 4
       for (int block = 1; block < size; ++block) x = op(x, all[block]);
     }
     return x;
@@ -87,7 +90,7 @@ class Team {
 
 // How a block's warps lie over its rows [begin, end) and all m columns: `side` warps next to each other, `groups` below each other. Where
 // they do not reach across, there are several panels of columns.
-template <typename A>
+template <typename A, bool Many>
 struct Field {
   int m, begin, end, side, groups, across, group, panels;
 
@@ -102,7 +105,7 @@ struct Field {
     group = warp_rank() / side;
     panels = (m + side * width() - 1) / (side * width());
   }
-  static __host__ __device__ int width() { return 32 * kSlots<A>; }  // of a warp
+  static constexpr __host__ __device__ int width() { return 32 * Tile<A, Many>::kSlots; }  // of a warp
   __device__ int column(int panel, int slot) const { return (panel * side + across) * width() + slot * 32 + lane_rank(); }
 };
 
@@ -114,7 +117,7 @@ struct Parts {
 
   // After a pass: what the block has, to where all see it. A barrier of the team must follow.
   template <bool Many, typename Op>
-  __device__ void publish(const Team<Many>& team, const Field<A>& field, Op op) const {
+  __device__ void publish(const Team<Many>& team, const Field<A, Many>& field, Op op) const {
     if constexpr (Many) {
       if (field.panels > 1) return;  // one group, and it wrote there
       __syncthreads();
@@ -125,11 +128,13 @@ struct Parts {
       }
     }
   }
+  // What they add up to, once all is published; stays in all[j] for the thread that asks, the only one of column j.
   template <typename Op>
-  __device__ A gathered(int j, int m, Op op) const {
+  __device__ A collect(int j, int m, Op op) const {
     A x = all[j];
+#pragma unroll 4
     for (int row = 1; row < rows; ++row) x = op(x, all[row * m + j]);
-    return x;
+    return all[j] = x;
   }
 };
 
@@ -154,9 +159,9 @@ __device__ A sum_rows(A (&x)[R]) {
 
 // For every row i of the block: w[i] = weight(i, K_i v, once), then part[g][j] = sum of w[i] K_ij over the rows of group g. One reading of K where
 // there is one panel. `once` is true in one of the threads that compute a row's weight. part: (groups, m); ends without a barrier.
-template <typename T, typename A, typename Weight>
-__device__ void pass(const Field<A>& field, const T* K, const A* v, A* w, A* part, Scratch<A>* scratch, Weight weight) {
-  constexpr int R = kTileRows, S = kSlots<A>, kShare = 32 / R;
+template <typename T, typename A, bool Many, typename Weight>
+__device__ void pass(const Field<A, Many>& field, const T* K, const A* v, A* w, A* part, Scratch<A, Many>* scratch, Weight weight) {
+  constexpr int R = Tile<A, Many>::kRows, S = Tile<A, Many>::kSlots, kShare = 32 / R;
   const int m = field.m, stride = field.groups * R, first = field.begin + field.group * R;
   const int tiles = (field.end - field.begin + stride - 1) / stride;
   const bool leads = lane_rank() % kShare == 0;
