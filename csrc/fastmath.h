@@ -95,4 +95,50 @@ TS_HD double angle_turns(double x, double y) {
   return q >= 1.0 ? 0.0 : q;
 }
 
+// exp(x) for x up to 88 (double: 709), 0 where it is below the normal numbers; NaN for NaN. Relative error below 2e-7 (double: 4e-16).
+TS_HD float exp_flushed(float x) {
+  const float y = x < -87.3f ? -87.3f : x > 88.0f ? 88.0f : x;
+  const float shifted = y * 1.44269504f + 12582912.0f;  // the integer in its low bits
+  const float k = shifted - 12582912.0f, r = (y - k * 0.693359375f) + k * 2.12194440e-4f;
+  float p = 1.98412698e-4f;
+  p = p * r + 1.38888889e-3f;
+  p = p * r + 8.33333333e-3f;
+  p = p * r + 4.16666667e-2f;
+  p = p * r + 1.66666667e-1f;
+  p = p * r + 0.5f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  int32_t bits;
+  std::memcpy(&bits, &shifted, 4);
+  bits = int32_t(uint32_t(bits + 127) << 23);
+  float scale;
+  std::memcpy(&scale, &bits, 4);
+  return x < -87.3f ? 0.0f : p * scale;
+}
+TS_HD double exp_flushed(double x) {
+  const double y = x < -708.0 ? -708.0 : x > 709.0 ? 709.0 : x;
+  const double shifted = y * 1.4426950408889634 + 6755399441055744.0;
+  const double k = shifted - 6755399441055744.0, r = (y - k * 0.693147180369123816490) - k * 1.90821492927058770002e-10;
+  double p = 1.6059043836821613e-10;
+  p = p * r + 2.08767569878681e-09;
+  p = p * r + 2.505210838544172e-08;
+  p = p * r + 2.755731922398589e-07;
+  p = p * r + 2.7557319223985893e-06;
+  p = p * r + 2.48015873015873e-05;
+  p = p * r + 1.984126984126984e-04;
+  p = p * r + 1.388888888888889e-03;
+  p = p * r + 8.333333333333333e-03;
+  p = p * r + 4.1666666666666664e-02;
+  p = p * r + 1.6666666666666666e-01;
+  p = p * r + 0.5;
+  p = p * r + 1.0;
+  p = p * r + 1.0;
+  int64_t bits;
+  std::memcpy(&bits, &shifted, 8);
+  bits = int64_t(uint64_t(bits + 1023) << 52);
+  double scale;
+  std::memcpy(&scale, &bits, 8);
+  return x < -708.0 ? 0.0 : p * scale;
+}
+
 }  // namespace transphere

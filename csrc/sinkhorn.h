@@ -1,7 +1,7 @@
 // Entropic optimal transport, many problems at once: the plan of least <P, C> + eps sum P (log P - 1) among those of given marginals.
 //
-//   cost            (B, n, m)  C; a NaN or an infinity makes its own problem NaN and leaves the others alone
-//   a, b            (B, n), (B, m)  weights >= 0, each row with a positive sum; a zero masks its row or column
+//   cost            (B, n, m)  C; +inf forbids a pair; a NaN or -inf makes its own problem NaN and leaves the others alone
+//   a, b            (B, n), (B, m)  weights >= 0, each row with a positive sum; a zero masks its row or column, which is not read
 //   mass            (B)        null: balanced, P1 = a and P'1 = b. Else partial: P1 <= a, P'1 <= b, sum P = mass > 0
 //   f0, g0          (B, n), (B, m)  where to start, null or both; only differences matter, what is not finite counts as 0
 //   plan            (B, n, m)  P_ij = exp((f_i + g_j + h - C_ij) / eps), exactly 0 where a_i or b_j is
@@ -15,23 +15,23 @@
 //   both tight      balanced: f and g free, h = 0, and <f, a> = <g, b>. b counts as b A / B (they differ by rounding)
 //   one tight       its potential is free, the other's <= 0, h = 0; s counts as the tight side's sum
 //   neither         f <= 0, g <= 0, exactly 0 where the constraint is slack (u = 1 below); h free
-// Iteration, K = exp(-C / eps), u = exp(f / eps), v = exp(g / eps), t = exp(h / eps) (Sinkhorn; Benamou et al. 2015, prop. 5, as scalings):
+// Iteration, with K = exp(-C / eps), u = exp(f / eps), v = exp(g / eps), t = exp(h / eps) (Benamou et al. 2015, prop. 5, as scalings):
 //   u = a / (t K v), not above 1 unless the rows are tight;  v = b / (t K'u), not above 1 unless the columns are;
 //   t = s / (u'K v) if neither is, else 1.
-// One pass over K an iteration: for each row r_i = K_i v, u_i = a_i / r_i, acc += u_i K_i; then v = b / acc and u'Kv = sum v acc. The error of
-// the state before is free: |u_i r_i - a_i|.
-// Error, with row_i = sum_j P_ij: sum over i of |row_i - a_i| if the rows are tight, else of |row_i - min(a_i, row_i exp(-f_i / eps))| (how far
-// the next update would move it); the same for columns; and |sum P - s| if neither is tight. Float32 reaches about 2e-7.
-// A kernel may accelerate, absorb and order as it likes: the law is the fixed point. Each problem ends by itself, with the same bits alone or
-// among others. The plan comes from u K v with K shifted so that it neither over- nor underflows, not from rounded f and g: at eps = 1e-3
+// One pass over K an iteration: for each row r_i = K_i v, u_i = a_i / r_i, acc += u_i K_i; then v = b / acc and u'Kv = sum v acc. The error
+// of the state before v moves is free: sum acc |v - v before|, and then v can but lessen it.
+// Error, with row_i = sum_j P_ij: sum over i of |row_i - a_i| if the rows are tight, else of |row_i - min(a_i, row_i exp(-f_i / eps))| (how
+// far the next update would move it); the same for columns; and |sum P - s| if neither is tight. Float32 reaches about 2e-7.
+// A kernel may accelerate, absorb and order as it likes: the law is the fixed point. Each problem ends by itself, with the same bits alone
+// or among others. The plan comes from u K v with K shifted so that it neither over- nor underflows, not from rounded f and g: at eps = 1e-3
 // their rounding is 1e-4 of an entry.
 //
-// Backward, H the gradient in log P (that in P times P), r = P1, c = P'1; rows I where f is free and a > 0, or f < 0; columns J likewise. On I, J:
+// Backward, H the gradient in log P (that in P times P), r = P1, c = P'1; rows I where a > 0 and f is free or < 0; columns J likewise. On I, J:
 //   r_i lam_i + sum_J P_ij mu_j + r_i rho = (H1)_i,   c_j mu_j + sum_I P_ij lam_i + c_j rho = (H'1)_j,
 //   sum_I r lam + sum_J c mu + s rho = sum H   (rho and this line only if neither side is tight; s = sum P)
 // and 0 elsewhere; then grad_cost = (P∘(lam + mu' + rho) - H)/eps, grad_a = lam, grad_b = mu, grad_mass = rho. Balanced, lam and mu are
-// determined up to a constant: the one with c'mu = 0. Eliminating lam leaves (diag c - P'diag(1/r)P) mu = H'1 - P'(H1/r), one row and column
-// more for rho. All of it is linear algebra of the plan: memory does not depend on the iterations.
+// determined up to a constant: the one with c'mu = 0. Eliminating lam leaves (diag c - P'diag(1/r)P) mu = H'1 - P'(H1/r), one row and
+// column more for rho. All of it is linear algebra of the plan: memory does not depend on the iterations.
 #pragma once
 #include <functional>
 

@@ -12,6 +12,7 @@ from .ops.frechet_mean import chordal_mean, frechet_mean
 from .ops.great_circles import great_circles
 from .ops.learning_to_match import learning_to_match
 from .ops.sinkhorn import SinkhornResult, partial_sinkhorn, sinkhorn
+from .ops.sinkhorn_sharded import sinkhorn_sharded
 from .ops.sliced_wasserstein import sliced_wasserstein_sphere, sliced_wasserstein_sphere_pairs
 from .ops.vmf_cumulant import vmf_entropy, vmf_kl_uniform, vmf_log_normalizer, vmf_mean_resultant, vmf_variance
 from .ops.vmf_sample import vmf_sample
@@ -29,6 +30,7 @@ __all__ = [
     "losses",
     "partial_sinkhorn",
     "sinkhorn",
+    "sinkhorn_sharded",
     "sliced_wasserstein_sphere",
     "sliced_wasserstein_sphere_pairs",
     "vmf_entropy",

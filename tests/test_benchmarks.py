@@ -95,7 +95,10 @@ def test_no_figure_for_a_broken_op(bench, name):
 ENTRY = {
     "circular_wasserstein": (ts, "circular_wasserstein"),
     "frechet_mean": (ts, "frechet_mean"),
+    "learning_to_match": (ts, "learning_to_match"),
     "loss_step": (ts.losses.Harnessed, "forward"),
+    "partial_sinkhorn": (ts, "partial_sinkhorn"),
+    "sinkhorn": (ts, "sinkhorn"),
     "sliced_wasserstein": (ts, "sliced_wasserstein_sphere"),
     "vmf_cumulant": (ts, "vmf_log_normalizer"),
     "vmf_sample": (ts, "vmf_sample"),

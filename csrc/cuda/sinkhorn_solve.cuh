@@ -40,7 +40,7 @@ class Solver {
     if (!start()) return fail();
     int iterations = 0;
     if (!q.f0) {
-      log_step();
+      if (!log_step()) return fail();
       iterations = 1;
     }
     build();
@@ -59,7 +59,7 @@ class Solver {
       if (team.any(bad)) {
         if (iterations >= q.max_iter) break;  // K overflowed, which no log-domain iteration leaves behind
         absorb();
-        log_step();
+        if (!log_step()) return fail();
         ++iterations;
         build();
         keep = true;
@@ -95,7 +95,9 @@ class Solver {
   __device__ T a(int i) const { return q.a[problem * n + i]; }
   __device__ T b(int j) const { return T(q.b[problem * m + j] * b_scale); }
   __device__ double log_K(int i, int j) const { return H - cost()[i * m + j] * per_eps; }
-  __device__ double exponent(int i, int j) const { return s.F()[i] + s.G()[j] + log_K(i, j); }
+  // A potential of -inf is that of a masked row or column, whose costs do not count, whatever they are.
+  __device__ double with_K(double potential, int i, int j) const { return potential == -INFINITY ? potential : potential + log_K(i, j); }
+  __device__ double exponent(int i, int j) const { return with_K(s.F()[i] + s.G()[j], i, j); }
   __device__ int first_row() const { return field.begin + warp_rank(); }  // a warp a row
 
   template <typename Use>
@@ -109,7 +111,7 @@ class Solver {
     double A = 0, B = 0, wrong = 0;
     for (int i = threadIdx.x; i < n; i += blockDim.x) A += a(i), wrong += a(i) < 0;
     for (int j = threadIdx.x; j < m; j += blockDim.x) B += b(j), wrong += b(j) < 0;
-    for (int k = field.begin * m + threadIdx.x; k < field.end * m; k += blockDim.x) wrong += !(cost()[k] - cost()[k] == 0);
+    over_rows([&](int i, int j) { wrong += a(i) > 0 && b(j) > 0 && !(cost()[i * m + j] > -INFINITY); });
     A = team.sum(A) / team.size;
     B = team.sum(B) / team.size;
     mass = A;
@@ -238,19 +240,20 @@ class Solver {
     return error;
   }
 
-  // F, G and H of one iteration in the log domain.
-  __device__ void log_step() {
+  // F, G and H of one iteration in the log domain; false if there is none, as where all of a tight row is forbidden.
+  __device__ bool log_step() {
     for (int i = first_row(); i < field.end; i += block_warps()) {
       const T weight = a(i);
       if (!(weight > 0)) continue;  // the whole warp
       double most = -INFINITY;
       for (int j = lane_rank(); j < m; j += 32) {
-        const double x = s.G()[j] + log_K(i, j);
+        const double x = with_K(s.G()[j], i, j);
         most = x > most ? x : most;
       }
       most = warp_max(most);
+      if (most == -INFINITY) most = 0;
       T sum = 0;
-      for (int j = lane_rank(); j < m; j += 32) sum += exp(T(s.G()[j] + log_K(i, j) - most));
+      for (int j = lane_rank(); j < m; j += 32) sum += exp(T(with_K(s.G()[j], i, j) - most));
       sum = warp_sum(sum);
       const double F = log(double(weight)) - most - log(double(sum));
       if (lane_rank() == 0) s.F()[i] = tight_rows || F < 0 ? F : 0.0;
@@ -264,11 +267,14 @@ class Solver {
         parts.own[field.group * m + j] = x;
       }
     };
-    const auto x = [&](int i, int j) { return s.F()[i] + log_K(i, j); };
+    const auto x = [&](int i, int j) { return with_K(s.F()[i], i, j); };
     down(-T(INFINITY), [&](T most, int i, int j) { return Max()(most, T(x(i, j))); });
     parts.publish(team, field, Max());
     team.sync();
-    for (int j = team.first(); j < m; j += team.stride()) s.v(turn ^ 1)[j] = parts.collect(j, m, Max());
+    for (int j = team.first(); j < m; j += team.stride()) {
+      const T most = parts.collect(j, m, Max());
+      s.v(turn ^ 1)[j] = most == -T(INFINITY) ? T(0) : most;
+    }
     team.sync();
     down(T(0), [&](T sum, int i, int j) { return sum + exp(T(x(i, j) - double(s.v(turn ^ 1)[j]))); });
     parts.publish(team, field, Sum());
@@ -283,6 +289,7 @@ class Solver {
     }
     total = team.sum(total);
     if (neither) H += log(mass / total);
+    return total - total == 0;
   }
 
   __device__ void finish(double error, int iterations) {

@@ -1,5 +1,6 @@
 """The loss of minibatch learning to match."""
 
+import math
 from typing import Any
 
 import torch
@@ -30,8 +31,8 @@ def learning_to_match(
         cost: (..., n, m).
         target: T, (..., n, m), >= 0, a constant; its batch dimensions broadcast with the cost's. Default I/n, which needs n = m.
         eps: the regularisation, > 0, in the unit of the cost.
-        mass: None for the balanced plan, or the mass of a partial one, (...) or a number. P then has less mass than T, and the smallest value is
-            log(sum T / mass) for T of sum 1, not 0.
+        mass: None for the balanced plan, or the mass of a partial one, (...) or a number. P then has less mass than T, and the smallest
+            value is log(1 / mass) for T of sum 1, not 0.
         tol, max_iter, backend: as in `sinkhorn`.
 
     Returns:
@@ -72,7 +73,7 @@ class _Match(torch.autograd.Function):
         n = cost.shape[1]
         if target is None:  # on the diagonal alone
             log_plan = (f + g + h[:, None] - cost.diagonal(dim1=1, dim2=2)) / eps            # (B, n)
-            return -log_plan.mean(1) - torch.tensor(n).log()
+            return -log_plan.mean(1) - math.log(n)
         log_plan = (f[:, :, None] + g[:, None] + h[:, None, None] - cost) / eps
         return torch.where(target > 0, torch.xlogy(target, target) - target * log_plan, 0).sum((1, 2))
 

@@ -47,7 +47,7 @@ def sinkhorn(
     they are P, f and g; of `plan` one linear system in P, see docs/mathematics.md.
 
     Args:
-        cost: C, (..., n, m), n, m >= 1. Batch dimensions broadcast with those of the weights. Its own unit, which is that of `eps`.
+        cost: C, (..., n, m), n, m >= 1, in the unit of `eps`. Batch dimensions broadcast with those of the weights. inf forbids a pair.
         a, b: weights (..., n), (..., m), >= 0, of equal sums. A zero masks its row or column: exact zeros in the plan, finite gradients.
             Default uniform with sum 1.
         eps: the regularisation, > 0.
@@ -61,7 +61,8 @@ def sinkhorn(
         batch end each by itself, and give the same bits alone or among others. A NaN in one leaves the others alone.
 
     Raises:
-        ValueError: on wrong shapes, dtypes, devices, ranges and, on a CPU, weights that are negative, not finite, all zero or of unequal sums.
+        ValueError: on wrong shapes, dtypes, devices, ranges and, on a CPU, weights that are negative, not finite, all zero or of unequal
+            sums.
         RuntimeError: if the backend was not built.
 
     Warns:
@@ -84,16 +85,16 @@ def partial_sinkhorn(
 ) -> SinkhornResult:
     r"""Entropic partial transport: the same objective over :math:`P\ge0, P1\le a, P'1\le b, \sum P=` `mass`.
 
-    :math:`P_{ij}=e^{(f_i+g_j+h-C_{ij})/\varepsilon}`, f and g <= 0, by Dykstra's scalings (Benamou et al. 2015, prop. 5). A mass equal to a
-    side's sum makes that side's inequality an equation and h zero; equal to both sums, the problem is that of `sinkhorn`.
+    :math:`P_{ij}=e^{(f_i+g_j+h-C_{ij})/\varepsilon}`, f and g <= 0, by Dykstra's scalings (Benamou et al. 2015, prop. 5) and Newton's method.
+    A mass equal to a side's sum makes that side's inequality an equation and h zero; equal to both sums, the problem is that of `sinkhorn`.
 
     Args:
         mass: (...) or a number, in (0, min(sum a, sum b)], by up to 1e-6 of it above.
         cost, a, b, eps, max_iter, tol, init, backend: as in `sinkhorn`; a and b may have different sums.
 
     Returns:
-        A `SinkhornResult`, differentiable once in cost, a, b and mass. `error` adds up how far the next update would move the sums of rows and
-        of columns, and how far the total is from `mass`.
+        A `SinkhornResult`, differentiable once in cost, a, b and mass. `error` adds up how far the next update would move the sums of rows
+        and of columns, and how far the total is from `mass`.
 
     Raises, Warns:
         As `sinkhorn`; ValueError also on a mass out of range.
@@ -108,8 +109,9 @@ def _solve(name: str, cost: Tensor, mass: float | Tensor | None, a, b, eps, max_
     P, f, g, h, error, iterations, converged = op("sinkhorn", backend, C)(*problem, *starts, float(eps), max_iter, tol)
     warn_unless_converged(name, converged, error, max_iter)
     value = _Value.apply(C, a, b, mass, P.detach(), f, g, h, float(eps))
-    shaped = lambda x: x.reshape(*batch, *x.shape[1:]).to(dtype if x.is_floating_point() else x.dtype)  # noqa: E731
-    return SinkhornResult(*map(shaped, (P, f, g, value, (P * C).sum((1, 2)), error, iterations, converged, h)))
+    shaped = lambda x: x.reshape((*batch, *x.shape[1:])).to(dtype if x.is_floating_point() else x.dtype)  # noqa: E731
+    transport_cost = (P * C.masked_fill(P == 0, 0)).sum((1, 2))
+    return SinkhornResult(*map(shaped, (P, f, g, value, transport_cost, error, iterations, converged, h)))
 
 
 def warn_unless_converged(name: str, converged: Tensor, error: Tensor, max_iter: int) -> None:
@@ -121,9 +123,17 @@ def warn_unless_converged(name: str, converged: Tensor, error: Tensor, max_iter:
 
 
 def prepare(
-    name: str, cost: Tensor, mass: float | Tensor | None, a: Tensor | None, b: Tensor | None, eps: float, max_iter: int, tol: float, init: Any
+    name: str,
+    cost: Tensor,
+    mass: float | Tensor | None,
+    a: Tensor | None,
+    b: Tensor | None,
+    eps: float,
+    max_iter: int,
+    tol: float,
+    init: SinkhornResult | tuple[Tensor, Tensor] | None,
 ) -> tuple[torch.dtype, torch.Size, tuple[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor | None, Tensor | None]]:
-    """Checks, and one batch dimension: dtype, batch shape, (cost (B, n, m), a (B, n), b (B, m), mass (B) or None), (f0, g0) or (None, None)."""
+    """Checks, and makes one batch dimension: dtype, batch shape, (cost (B, n, m), a (B, n), b (B, m), mass (B) or None), (f0, g0) or Nones."""
     f0, g0 = (None, None) if init is None else (init.f, init.g) if isinstance(init, SinkhornResult) else init
     dtype = check_floating(name, cost=cost, a=a, b=b, f=f0, g=g0, **({"mass": mass} if isinstance(mass, Tensor) else {}))
     check_min_dim(name, cost=(cost, 2))
@@ -151,7 +161,7 @@ def prepare(
         raise ValueError(f"{name}: expected batch dimensions that broadcast, got {got}") from None
     _check_weights(name, a, b, mass)
     uniform = lambda size: cost.new_full((size,), 1 / size, dtype=compute)  # noqa: E731
-    flat = lambda x, *tail: x.to(compute).expand(*batch, *tail).reshape(batch.numel(), *tail)  # noqa: E731
+    flat = lambda x, *tail: x.to(compute).expand((*batch, *tail)).reshape((batch.numel(), *tail))  # noqa: E731
     problem = (
         flat(cost, n, m),
         flat(uniform(n) if a is None else a, n),
@@ -184,7 +194,8 @@ def _check_weights(name: str, a: Tensor | None, b: Tensor | None, mass: Tensor |
         good = (mass > 0) & (mass <= (1 + 1e-6) * least)
         if not bool(good.all()):
             got = mass.expand(good.shape)[~good].flatten()[0].item()
-            raise ValueError(f"{name}: mass: expected a number in (0, min(sum a, sum b)], here at most {least.min().item():.9g}, got {got:.9g}")
+            most = least.min().item()
+            raise ValueError(f"{name}: mass: expected a number in (0, min(sum a, sum b)], here at most {most:.9g}, got {got:.9g}")
 
 
 class _Value(torch.autograd.Function):
@@ -193,7 +204,9 @@ class _Value(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(cost: Tensor, a: Tensor, b: Tensor, mass: Tensor | None, plan: Tensor, f: Tensor, g: Tensor, h: Tensor, eps: float) -> Tensor:
+    def forward(
+        cost: Tensor, a: Tensor, b: Tensor, mass: Tensor | None, plan: Tensor, f: Tensor, g: Tensor, h: Tensor, eps: float
+    ) -> Tensor:
         f, g = f.masked_fill(a <= 0, 0), g.masked_fill(b <= 0, 0)
         total = plan.sum((1, 2))
         return (f * a).sum(1) + (g * b).sum(1) + h * total - eps * total

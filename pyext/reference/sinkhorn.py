@@ -1,5 +1,5 @@
-"""Entropic transport in plain PyTorch, in the log domain and float64: the definition that the kernels are tested against; csrc/sinkhorn.h has
-the arrays, the forms and the formulas."""
+"""Entropic transport in plain PyTorch, in the log domain and float64: the definition that the kernels are tested against;
+csrc/sinkhorn.h has the arrays, the forms and the formulas."""
 
 import torch
 from torch import Tensor
@@ -10,8 +10,8 @@ from .._checks import values_are_free
 def sinkhorn(
     cost: Tensor, a: Tensor, b: Tensor, mass: Tensor | None, f0: Tensor | None, g0: Tensor | None, eps: float, max_iter: int, tol: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    M = -cost.double() / eps                                                                 # (B, n, m), log K
     a, b, s, tight_rows, tight_cols = targets(cost.dtype, a, b, mass)
+    M = -(cost.double() / eps).masked_fill((a <= 0)[:, :, None] | (b <= 0)[:, None], 0)      # (B, n, m), log K
     neither = ~(tight_rows | tight_cols)                                                     # (B, 1)
     log_a, log_b, log_s = a.log(), b.log(), s.log()
     given = lambda x0, w: torch.zeros_like(w) if x0 is None else torch.nan_to_num(x0.double() / eps, 0, 0, 0)  # noqa: E731
@@ -44,8 +44,9 @@ def sinkhorn(
     # Balanced, a constant moves freely between f and g: <f, a> = <g, b>.
     dot = lambda w, x: (w * x.masked_fill(w <= 0, 0)).sum(1, keepdim=True)  # noqa: E731
     c = torch.where(tight_rows & tight_cols, (dot(b, g) - dot(a, f)) / (2 * s), 0)
-    potentials = ((x * eps).to(cost.dtype) for x in (f + c, g - c, h[:, 0]))
-    return P.to(cost.dtype), *potentials, error.to(cost.dtype), iterations, error <= tol * s[:, 0]
+    nan = error - error                                                                      # a NaN anywhere is one everywhere
+    potentials = ((x * eps).to(cost.dtype) for x in (f + c + nan[:, None], g - c + nan[:, None], h[:, 0] + nan))
+    return (P + nan[:, None, None]).to(cost.dtype), *potentials, error.to(cost.dtype), iterations, error <= tol * s[:, 0]
 
 
 def targets(dtype: torch.dtype, a: Tensor, b: Tensor, mass: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

@@ -1,0 +1,42 @@
+"""The m-LTM loss from a cost, forward and backward: ours in closed form, the others through Sinkhorn's iterations."""
+
+import warnings
+
+import torch
+from bench_sinkhorn import EPS, log_domain
+from harness import BOTH, FORWARD, Case, Way, eager_and_compiled, optional, ours
+from transport_costs import matched
+
+import transphere as ts
+
+
+def loss(plan, b):
+    return -plan.diagonal().log().mean() - torch.log(torch.tensor(float(b)))
+
+
+def pot(ot, C):
+    """As the authors have it."""
+    weights = C.new_full((len(C),), 1 / len(C))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return loss(ot.bregman.sinkhorn_log(weights, weights, C, EPS, stopThr=1e-6), len(C))
+
+
+def cases(device, quick):
+    ot = optional("ot")
+    for b in [64] if quick else [256, 1024]:
+        C = matched(b).to(device)
+        peers = eager_and_compiled(lambda C: loss(log_domain(C), len(C)), not quick and b == 256)
+        if ot:
+            peers["POT and autograd"] = Way(lambda C: pot(ot, C))
+        yield Case(
+            op="learning_to_match",
+            shape=f"{b} x {b}",
+            inputs=(C,),
+            ours=ours("sinkhorn", device, lambda C, backend: ts.learning_to_match(C, eps=EPS, backend=backend)),
+            reference=lambda C: ts.learning_to_match(C, eps=EPS, tol=1e-9, max_iter=5000, backend="reference"),
+            peers=peers,
+            bytes_moved={FORWARD: 8 * C.numel(), BOTH: 12 * C.numel()},
+            value_tolerance=1e-4,
+            gradient_tolerance=2e-3,
+        )

@@ -1,0 +1,83 @@
+"""Rows spread over ranks (gloo processes on this machine) against the single process."""
+
+import subprocess
+import sys
+import tempfile
+
+import pytest
+import torch
+
+import transphere as ts
+
+WORKER = """
+import sys, torch, torch.distributed as dist
+import transphere as ts
+rank, size, path = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"file://{path}/meet", rank=rank, world_size=size)
+out = []
+for C, a, b, G, eps, tol in torch.load(f"{path}/problems.pt"):
+    rows = [len(x) for x in torch.arange(C.shape[-2]).tensor_split(size)]
+    C, G = (x.split(rows, -2)[rank].clone() for x in (C, G))
+    leaves = [C] if a is None else [C, a.split(rows, -1)[rank].clone(), b.clone()]
+    for x in leaves:
+        x.requires_grad_()
+    r = ts.sinkhorn_sharded(*leaves, eps=eps, tol=tol, max_iter=5000)
+    grads = [torch.autograd.grad(L, leaves, retain_graph=True) for L in ((r.plan * G).sum(), r.value.sum(), r.transport_cost.sum())]
+    out.append(([x.detach() for x in r], grads))
+torch.save(out, f"{path}/{rank}.pt")
+"""
+
+
+def run(size, problems):
+    with tempfile.TemporaryDirectory() as path:
+        torch.save(problems, f"{path}/problems.pt")
+        ranks = [subprocess.Popen([sys.executable, "-c", WORKER, str(k), str(size), path], stderr=subprocess.PIPE) for k in range(size)]
+        for rank in ranks:
+            _, stderr = rank.communicate(timeout=240)
+            assert rank.returncode == 0, stderr.decode()
+        return [torch.load(f"{path}/{k}.pt") for k in range(size)]
+
+
+@pytest.fixture(scope="module")
+def problems():
+    torch.manual_seed(0)
+    made = []
+    for shape, dtype, eps, tol, weighted in (
+        ((23, 14), torch.float64, 0.05, 1e-12, True),
+        ((2, 9, 30), torch.float64, 0.1, 1e-12, False),
+        ((64, 48), torch.float32, 0.05, 1e-6, True),
+    ):
+        C, G = torch.rand(shape, dtype=dtype), torch.randn(shape, dtype=dtype)
+        a, b = torch.rand(shape[-2], dtype=torch.float64) + 0.2, torch.rand(shape[-1], dtype=torch.float64) + 0.2
+        a[0] = b[3] = 0
+        made.append((C, *((w / w.sum()).to(dtype) if weighted else None for w in (a, b)), G, eps, tol))
+    return made
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_equals_the_single_process(size, problems):
+    ranks = run(size, problems)
+    for k, (C, a, b, G, eps, tol) in enumerate(problems):
+        leaves = [x.clone().requires_grad_() for x in (C, a, b) if x is not None]
+        whole = ts.sinkhorn(*leaves, eps=eps, tol=tol, max_iter=5000)
+        atol = 1e-10 if C.dtype == torch.float64 else 1e-6
+        for name, dim in (("plan", -2), ("f", -1), ("g", None), ("value", None), ("transport_cost", None)):
+            parts = [getattr(ts.SinkhornResult(*rank[k][0]), name) for rank in ranks]
+            got = torch.cat(parts, dim) if dim else parts[0]
+            assert dim or all(torch.equal(p, parts[0]) for p in parts)
+            torch.testing.assert_close(got, getattr(whole, name).detach(), atol=atol if name == "plan" else 3 * atol, rtol=3e-6)
+        results = [ts.SinkhornResult(*rank[k][0]) for rank in ranks]
+        assert all(r.converged.all() and torch.equal(r.iterations, results[0].iterations) and torch.equal(r.error, results[0].error) for r in results)
+        losses = (whole.plan * G).sum(), whole.value.sum(), whole.transport_cost.sum()
+        for which, loss in enumerate(losses):
+            expected = torch.autograd.grad(loss, leaves, retain_graph=True)
+            got = [rank[k][1][which] for rank in ranks]
+            scale = max(1.0, expected[0].abs().max().item())
+            torch.testing.assert_close(torch.cat([g[0] for g in got], -2), expected[0], atol=1e-6 * scale, rtol=1e-4 if atol > 1e-7 else 1e-7)
+            if a is not None:  # up to a constant
+                full = torch.cat([g[1] for g in got], -1)
+                shift = (full - expected[1])[1]
+                torch.testing.assert_close(full[1:] - shift, expected[1][1:], atol=1e-5 * scale if atol > 1e-7 else 1e-8, rtol=1e-4)
+                keep = b > 0
+                torch.testing.assert_close((got[0][2] + shift)[keep], expected[2][keep], atol=1e-5 * scale if atol > 1e-7 else 1e-8, rtol=1e-4)
