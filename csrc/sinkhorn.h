@@ -70,4 +70,16 @@ void sinkhorn_cpu(const SinkhornProblems<T>& problems, int64_t begin, int64_t en
 template <typename T>
 void sinkhorn_backward_cpu(const SinkhornGradients<T>& gradients, int64_t begin, int64_t end, const Split& split);
 
+#ifdef TS_CUDA
+// *bytes of device memory that the kernels need for `count` problems of a shape on the current device; 0 where shared memory does.
+template <typename T>
+cudaError_t sinkhorn_workspace(int64_t n, int64_t m, int64_t count, int64_t* bytes);
+template <typename T>
+cudaError_t sinkhorn_cuda(const SinkhornProblems<T>& problems, int64_t count, void* workspace, cudaStream_t stream);
+template <typename T>
+cudaError_t sinkhorn_backward_workspace(int64_t n, int64_t m, int64_t count, int64_t* bytes);
+template <typename T>
+cudaError_t sinkhorn_backward_cuda(const SinkhornGradients<T>& gradients, int64_t count, void* workspace, cudaStream_t stream);
+#endif
+
 }  // namespace transphere

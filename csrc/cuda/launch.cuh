@@ -1,6 +1,7 @@
 // Launches and dynamic shared memory, the two things that only nvcc can parse: all else in a .cu file is what the emulator compiles too.
 //
 //   return TS_LAUNCH((kernel<T, 4>), grid, block, shared_bytes, stream, arguments...);  // a cudaError_t
+//   return TS_LAUNCH_TOGETHER(...);                                                     // all blocks resident at once, or an error
 //   TS_DYNAMIC_SHARED(T, name);                                                         // T* name: the block's dynamic shared memory
 #pragma once
 #include <cuda_runtime.h>
@@ -9,7 +10,8 @@
 #include <cstddef>
 #include <cstdint>
 
-#define TS_LAUNCH(kernel, ...) ::transphere::launch(#kernel, kernel, __VA_ARGS__)
+#define TS_LAUNCH(kernel, ...) ::transphere::launch<false>(#kernel, kernel, __VA_ARGS__)
+#define TS_LAUNCH_TOGETHER(kernel, ...) ::transphere::launch<true>(#kernel, kernel, __VA_ARGS__)
 
 #ifdef __CUDACC__
 // One array of bytes for all types, because a template may not declare it twice with different ones.
@@ -22,7 +24,7 @@
 
 namespace transphere {
 
-template <typename... P, typename... A>
+template <bool Together, typename... P, typename... A>
 cudaError_t launch([[maybe_unused]] const char* name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
                    [[maybe_unused]] cudaStream_t stream, A... arguments) {
   if (shared_bytes > 48 << 10) {
@@ -30,9 +32,15 @@ cudaError_t launch([[maybe_unused]] const char* name, void (*kernel)(P...), dim3
     if (error != cudaSuccess) return cudaGetLastError(), error;
   }
 #ifdef __CUDACC__
-  kernel<<<grid, block, shared_bytes, stream>>>(static_cast<P>(arguments)...);
+  cudaLaunchAttribute together;
+  together.id = cudaLaunchAttributeCooperative;
+  together.val.cooperative = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid, config.blockDim = block, config.dynamicSmemBytes = shared_bytes, config.stream = stream;
+  config.attrs = &together, config.numAttrs = Together;
+  cudaLaunchKernelEx(&config, kernel, static_cast<P>(arguments)...);
 #else
-  emulator::launch<P...>(name, kernel, grid, block, shared_bytes, static_cast<P>(arguments)...);
+  emulator::launch<P...>(name, kernel, grid, block, shared_bytes, Together, static_cast<P>(arguments)...);
 #endif
   return cudaGetLastError();
 }

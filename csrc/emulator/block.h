@@ -30,6 +30,7 @@ uint64_t meet_warp(Operation operation, unsigned mask, uint64_t value, int sourc
 // A point where another thread may go on first.
 void interleave();
 void yield();
+void rest();  // as yield, and in a cooperative grid another block may go on
 void atomic_access(const void* address, size_t bytes);  // for races.h
 
 int lane();
@@ -52,5 +53,5 @@ inline int __syncthreads_or(int predicate, TS_SITE) {
 inline void __threadfence() { asm volatile("" ::: "memory"); }
 inline void __threadfence_block() { __threadfence(); }
 inline void __threadfence_system() { __threadfence(); }
-inline void __nanosleep(unsigned) { transphere::emulator::yield(); }
+inline void __nanosleep(unsigned) { transphere::emulator::rest(); }
 [[noreturn]] inline void __trap() { transphere::emulator::fail(cudaErrorAssert, "__trap was called"); }

@@ -56,6 +56,11 @@ void Scheduler::wait(Thread::State state, bool last) {
   switch_context(thread.context, main_);
 }
 
+void Scheduler::rest() {
+  rests_ = true;
+  wait(Thread::ready, true);
+}
+
 void Scheduler::note(cudaError_t error, const char* text_) {
   if (error_) return;
   error_ = error;
@@ -91,20 +96,70 @@ void Scheduler::access(const void* address, size_t bytes, bool write, bool atomi
 
 // --- blocks and grids ---
 
-void Scheduler::run_block(uint3 index) {
+void Scheduler::start_block(uint3 index) {
   blockIdx = index;
   uint32_t pattern[64];
   for (uint32_t& word : pattern) word = garbage();
   static_shared_.fill(pattern);
   Range{shared_->data(), shared_->bytes()}.fill(pattern);
-  for (int i = 0; i < count_; ++i) threads_[i].state = Thread::fresh;
+  for (int i = 0; i < count_; ++i) {
+    const unsigned row = unsigned(i) / launch_->block.x;
+    threads_[i].index = {unsigned(i) % launch_->block.x, row % launch_->block.y, row / launch_->block.y};
+    threads_[i].state = Thread::fresh;
+  }
   waiting_ = exited_ = 0;
   races_.start_block(count_);
   ready_.start(count_, seed_, random_);
-  while (!error_ && !ready_.empty()) resume(threads_[ready_.take(random_)]);
-  if (!error_ && exited_ < count_) note(cudaErrorLaunchFailure, stuck().c_str());
+}
+
+void Scheduler::run_block() {
+  rests_ = false;
+  while (!error_ && !ready_.empty() && !(rests_ && launch_->together)) resume(threads_[ready_.take(random_)]);
+  if (error_ || !ready_.empty()) return;
+  if (exited_ < count_) note(cudaErrorLaunchFailure, stuck().c_str());
   if (!error_ && !shared_->intact())
     note(cudaErrorIllegalAddress, text("a write beside the %zu bytes of dynamic shared memory", shared_->bytes()).c_str());
+}
+
+void Scheduler::exchange(Resting& block) {
+  std::swap(blockIdx, block.index);
+  std::swap(threads_, block.threads);
+  std::swap(ready_, block.ready);
+  std::swap(waiting_, block.waiting);
+  std::swap(exited_, block.exited);
+  std::swap(shared_, block.shared);
+  std::swap_ranges(block.statics.begin(), block.statics.end(), static_shared_.data);
+  races_.exchange(block.races);
+}
+
+void Scheduler::run_together(const BlockOrder& order, uint64_t blocks) {
+  std::vector<Resting> resting(blocks);
+  std::vector<uint64_t> left;
+  for (uint64_t i = 0; i < blocks; ++i) {
+    Resting& block = resting[i];
+    block.threads.resize(size_t(count_));
+    block.shared = std::make_unique<DynamicShared>(launch_->shared_bytes);
+    block.statics.resize(static_shared_.bytes);
+    exchange(block);
+    start_block(index_of(order[i]));
+    exchange(block);
+    left.push_back(i);
+  }
+  while (!left.empty() && !error_) {
+    const size_t turn = ordered() ? 0 : random_.below(left.size());
+    const uint64_t next = left[turn];
+    exchange(resting[next]);
+    run_block();
+    const bool over = ready_.empty();
+    exchange(resting[next]);
+    left.erase(left.begin() + ptrdiff_t(turn));
+    if (!over) left.push_back(next);
+  }
+}
+
+uint3 Scheduler::index_of(uint64_t block) const {
+  const uint64_t row = block / launch_->grid.x;
+  return {unsigned(block % launch_->grid.x), unsigned(row % launch_->grid.y), unsigned(row / launch_->grid.y)};
 }
 
 cudaError_t Scheduler::run(const Launch& launch, uint64_t seed, std::string& message) {
@@ -117,10 +172,6 @@ cudaError_t Scheduler::run(const Launch& launch, uint64_t seed, std::string& mes
   gridDim = launch.grid;
   count_ = int(launch.block.x * launch.block.y * launch.block.z);
   if (threads_.size() < size_t(count_)) threads_.resize(count_);
-  for (int i = 0; i < count_; ++i) {
-    const unsigned row = unsigned(i) / launch.block.x;
-    threads_[i].index = {unsigned(i) % launch.block.x, row % launch.block.y, row / launch.block.y};
-  }
   shared_ = std::make_unique<DynamicShared>(launch.shared_bytes);
   static_shared_ = static_shared();
   races_.start_grid();
@@ -128,10 +179,13 @@ cudaError_t Scheduler::run(const Launch& launch, uint64_t seed, std::string& mes
     FaultGuard guard([](int signal, const void* address) { return instance().on_fault(signal, address); });
     const uint64_t blocks = uint64_t(launch.grid.x) * launch.grid.y * launch.grid.z;
     const BlockOrder order(blocks, seed, random_);
-    for (uint64_t i = 0; i < blocks && !error_; ++i) {
-      const uint64_t block = order[i], row = block / launch.grid.x;
-      run_block({unsigned(block % launch.grid.x), unsigned(row % launch.grid.y), unsigned(row / launch.grid.y)});
-    }
+    if (launch.together)
+      run_together(order, blocks);
+    else
+      for (uint64_t i = 0; i < blocks && !error_; ++i) {
+        start_block(index_of(order[i]));
+        run_block();
+      }
   }
   running_ = nullptr;
   ready_.clear();
@@ -149,6 +203,7 @@ uint64_t meet_warp(Operation operation, unsigned mask, uint64_t value, int sourc
 }
 int lane() { return Scheduler::instance().rank() % 32; }
 void yield() { Scheduler::instance().wait(Thread::ready, true); }
+void rest() { Scheduler::instance().rest(); }
 void interleave() {
   Scheduler& scheduler = Scheduler::instance();
   // In the fixed orders only now and then, so that a thread that spins ends.
@@ -186,6 +241,9 @@ cudaError_t check(const Launch& launch) {
     return record(cudaErrorInvalidConfiguration, "%s: grid (%u, %u, %u)", launch.name, g.x, g.y, g.z);
   if (!b.x || !b.y || !b.z || b.x > 1024 || b.y > 1024 || b.z > 64 || uint64_t(b.x) * b.y * b.z > 1024)
     return record(cudaErrorInvalidConfiguration, "%s: block (%u, %u, %u), more than 1024 threads or none", launch.name, b.x, b.y, b.z);
+  const uint64_t blocks = uint64_t(g.x) * g.y * g.z, resident = uint64_t(kMultiprocessors) * std::max(1u, 2048 / (b.x * b.y * b.z));
+  if (launch.together && blocks > resident)
+    return record(cudaErrorCooperativeLaunchTooLarge, "%s: %ju blocks together, not up to %ju", launch.name, uintmax_t(blocks), uintmax_t(resident));
   const auto found = allowed.find(launch.kernel);
   const size_t limit = found == allowed.end() ? kSharedDefault : std::max(kSharedDefault, found->second);
   if (launch.shared_bytes > limit)
@@ -244,6 +302,7 @@ const char* cudaGetErrorName(cudaError_t error) {
     case cudaErrorIllegalAddress: return "cudaErrorIllegalAddress";
     case cudaErrorAssert: return "cudaErrorAssert";
     case cudaErrorLaunchFailure: return "cudaErrorLaunchFailure";
+    case cudaErrorCooperativeLaunchTooLarge: return "cudaErrorCooperativeLaunchTooLarge";
   }
   return "unrecognized error code";
 }

@@ -3,7 +3,8 @@
 //   g++ -std=c++17 -x c++ -include emulator/emulator.h -Icsrc -Icsrc/emulator/include kernel.cu
 //
 // The threads of a block are fibers of one OS thread, which run until they exit or reach a barrier, a warp primitive or an atomic; who
-// goes on is drawn from a seed (0: ascending, 1: descending). Blocks run one after another, launches in program order. What CUDA leaves
+// goes on is drawn from a seed (0: ascending, 1: descending). Blocks run one after another, those of a cooperative launch in turns, from
+// one __nanosleep to the next; launches in program order. What CUDA leaves
 // undefined ends in an error, or in garbage that differs with the seed:
 //   - a barrier or warp primitive that its threads do not reach together; a mask without the caller, or with a lane that has exited;
 //   - a race (races.h), in files compiled with -fsanitize=thread;

@@ -16,6 +16,7 @@
 #include <cstdio>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "emulator/text.h"
@@ -36,10 +37,22 @@ class Races {
     words_.clear();
     released_.clear();
     atomics_ = false;
-    block_ = 0;
+    block_ = blocks_ = 0;
+  }
+  // What is of one block alone; blocks that take turns are exchanged.
+  struct Block {
+    uint64_t block = 0, barrier = 0;
+    std::vector<uint64_t> acquired;
+    std::vector<std::array<uint64_t, 32>> warps;
+  };
+  void exchange(Block& other) {
+    std::swap(block_, other.block);
+    std::swap(barrier_, other.barrier);
+    std::swap(acquired_, other.acquired);
+    std::swap(warps_, other.warps);
   }
   void start_block(int threads) {
-    ++block_;
+    block_ = ++blocks_;
     barrier_ = ++clock_;
     acquired_.assign(size_t(threads), 0);
     warps_.assign(size_t(threads), {});
@@ -119,7 +132,7 @@ class Races {
   std::unordered_map<uintptr_t, uint64_t> released_;    // the last atomic on an address
   std::vector<uint64_t> acquired_;                      // for each thread: what came before it is seen
   std::vector<std::array<uint64_t, 32>> warps_;         // the same, of each lane of its warp
-  uint64_t clock_ = 0, barrier_ = 0, block_ = 0;
+  uint64_t clock_ = 0, barrier_ = 0, block_ = 0, blocks_ = 0;
   bool atomics_ = false;
   Access found_;
 };

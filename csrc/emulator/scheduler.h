@@ -41,6 +41,17 @@ struct Thread {
   }
 };
 
+// A block of a cooperative grid while it is another one's turn.
+struct Resting {
+  uint3 index;
+  std::vector<Thread> threads;
+  Ready ready;
+  int waiting, exited;
+  std::unique_ptr<DynamicShared> shared;
+  std::vector<char> statics;
+  Races::Block races;
+};
+
 class Scheduler {
  public:
   static Scheduler& instance() {
@@ -61,6 +72,7 @@ class Scheduler {
   int meet_block(Operation operation, int predicate, Site site);
   uint64_t meet_warp(Operation operation, unsigned mask, uint64_t value, int source, Site site);
   void wait(Thread::State state, bool last = false);  // gives the turn back
+  void rest();                                        // to another block too, of a cooperative grid
 
   void access(const void* address, size_t bytes, bool write, bool atomic, const void* code);
 
@@ -69,7 +81,11 @@ class Scheduler {
 
  private:
   static void enter();
-  void run_block(uint3 index);
+  void start_block(uint3 index);
+  void run_block();  // to its end, or, of a cooperative grid, to a thread that rests
+  void run_together(const BlockOrder& order, uint64_t blocks);
+  void exchange(Resting& block);
+  uint3 index_of(uint64_t block) const;
   void resume(Thread& thread);
   void release_block();
   void release_warp(Thread* warp, unsigned mask);
@@ -88,6 +104,7 @@ class Scheduler {
   Thread* running_ = nullptr;
   std::atomic<pthread_t> owner_{};  // the OS thread that runs the grid
   int count_ = 0, waiting_ = 0, exited_ = 0;
+  bool rests_ = false;
   cudaError_t error_ = cudaSuccess;
   std::string message_;
 };

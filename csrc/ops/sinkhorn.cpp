@@ -21,7 +21,7 @@ void check_weights(const Tensor& plan, const Tensor& a, const Tensor& b, const O
 Tensor contiguous_or(const Optional& x, const Tensor& other) { return x.has_value() ? torch::stable::contiguous(*x) : other; }
 
 // All of [0, count), on torch's threads; inside of a parallel region it is a plain loop.
-void split(int64_t count, const Range& f) { torch::stable::parallel_for(0, count, 1, f); }
+[[maybe_unused]] void split(int64_t count, const Range& f) { torch::stable::parallel_for(0, count, 1, f); }
 
 template <typename On>
 Result forward(const Tensor& cost_, const Tensor& a_, const Tensor& b_, const Optional& mass_, const Optional& f0_, const Optional& g0_,
@@ -47,7 +47,15 @@ Result forward(const Tensor& cost_, const Tensor& a_, const Tensor& b_, const Op
                                 f0_.has_value() ? data<T>(f0) : nullptr, g0_.has_value() ? data<T>(g0) : nullptr,
                                 out<T>(plan), out<T>(f), out<T>(g), out<T>(h), out<T>(error), out<int32_t>(iterations),
                                 out<bool>(converged), n, m, eps, tol, max_iter};
-    parallel(B, 4 * n * m, [&](int64_t begin, int64_t end) { sinkhorn_cpu(q, begin, end, split); });
+    if constexpr (On::cuda) {
+      STD_TORCH_CHECK(n * m < INT32_MAX, "sinkhorn: expected matrices of less than 2^31 entries");
+      int64_t bytes = 0;
+      on.check("sinkhorn", sinkhorn_workspace<T>(n, m, B, &bytes));
+      const Tensor workspace = torch::stable::new_empty(cost, {bytes}, ScalarType::Byte);
+      on.check("sinkhorn", sinkhorn_cuda(q, B, workspace.mutable_data_ptr(), on.stream()));
+    } else {
+      parallel(B, 4 * n * m, [&](int64_t begin, int64_t end) { sinkhorn_cpu(q, begin, end, split); });
+    }
   });
   return {plan, f, g, h, error, iterations, converged};
 }
@@ -71,15 +79,25 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad_log_plan_
     using T = decltype(t);
     const SinkhornGradients<T> q{data<T>(H), data<T>(plan), data<T>(a), data<T>(b), mass_.has_value() ? data<T>(mass) : nullptr, data<T>(f),
                                  data<T>(g), out<T>(grad_cost), out<T>(grad_a), out<T>(grad_b), out<T>(grad_mass), n, m, eps};
-    parallel(B, 4 * n * m, [&](int64_t begin, int64_t end) { sinkhorn_backward_cpu(q, begin, end, split); });
+    if constexpr (On::cuda) {
+      STD_TORCH_CHECK(n * m < INT32_MAX, "sinkhorn_backward: expected matrices of less than 2^31 entries");
+      int64_t bytes = 0;
+      on.check("sinkhorn_backward", sinkhorn_backward_workspace<T>(n, m, B, &bytes));
+      const Tensor workspace = torch::stable::new_empty(plan, {bytes}, ScalarType::Byte);
+      on.check("sinkhorn_backward", sinkhorn_backward_cuda(q, B, workspace.mutable_data_ptr(), on.stream()));
+    } else {
+      parallel(B, 4 * n * m, [&](int64_t begin, int64_t end) { sinkhorn_backward_cpu(q, begin, end, split); });
+    }
   });
   return {grad_cost, grad_a, grad_b, grad_mass};
 }
 
-STABLE_TORCH_LIBRARY_IMPL(transphere, CPU, m) {
-  m.impl("sinkhorn", TORCH_BOX(&forward<OnCpu>));
-  m.impl("sinkhorn_backward", TORCH_BOX(&backward<OnCpu>));
+template <typename On>
+void ops(Library& m) {
+  m.impl(On::op("sinkhorn"), TORCH_BOX(&forward<On>));
+  m.impl(On::op("sinkhorn_backward"), TORCH_BOX(&backward<On>));
 }
+TS_REGISTER(ops)
 
 }  // namespace
 }  // namespace transphere
