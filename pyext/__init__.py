@@ -7,19 +7,17 @@ __version__ = version("transphere")
 from . import losses
 from ._library import build_info
 from .distributions import HypersphericalUniform, PowerSpherical, VonMisesFisher
-from .distributions import HypersphericalUniform, VonMisesFisher
 from .ops.circular_embedding import circular_embedding, embedding_distance
 from .ops.circular_wasserstein import circular_wasserstein
 from .ops.frechet_mean import chordal_mean, frechet_mean
 from .ops.great_circles import great_circles
-from .ops.parallel_slices import sliced_wasserstein_sphere_parallel
-from .ops.sliced_wasserstein import sliced_wasserstein_sphere, sliced_wasserstein_sphere_pairs, sliced_wasserstein_sphere_uniform
-from .ops.mahalanobis_cost import mahalanobis_cost
-from .ops.psd_project import psd_project
 from .ops.learning_to_match import learning_to_match
+from .ops.mahalanobis_cost import mahalanobis_cost
+from .ops.parallel_slices import sliced_wasserstein_sphere_parallel
+from .ops.psd_project import psd_project
 from .ops.sinkhorn import SinkhornResult, partial_sinkhorn, sinkhorn
 from .ops.sinkhorn_sharded import sinkhorn_sharded
-from .ops.sliced_wasserstein import sliced_wasserstein_sphere, sliced_wasserstein_sphere_pairs
+from .ops.sliced_wasserstein import sliced_wasserstein_sphere, sliced_wasserstein_sphere_pairs, sliced_wasserstein_sphere_uniform
 from .ops.vmf_cumulant import vmf_entropy, vmf_kl_uniform, vmf_log_normalizer, vmf_mean_resultant, vmf_variance
 from .ops.vmf_fit import vmf_fit
 from .ops.vmf_sample import vmf_sample
@@ -27,8 +25,8 @@ from .parametrizations import PositiveSemidefinite
 
 __all__ = [
     "HypersphericalUniform",
-    "PowerSpherical",
     "PositiveSemidefinite",
+    "PowerSpherical",
     "SinkhornResult",
     "VonMisesFisher",
     "build_info",
@@ -41,8 +39,8 @@ __all__ = [
     "learning_to_match",
     "losses",
     "mahalanobis_cost",
-    "psd_project",
     "partial_sinkhorn",
+    "psd_project",
     "sinkhorn",
     "sinkhorn_sharded",
     "sliced_wasserstein_sphere",
