@@ -81,7 +81,7 @@ def plot(rows, path):
         across[0].set_ylabel(f"{mode}, ms")
     for axis, panel in zip(axes[1], SWEEPS, strict=True):
         axis.set_xlabel(panel)
-    axes[0][0].legend(frameon=False, fontsize="small")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=len(STYLES), frameon=False)
     figure.savefig(path, dpi=130, metadata={"Software": None})
 
 

@@ -70,16 +70,17 @@ struct Attempts {
       c[3][l] = high[l];
     }
     philox_lanes(key, c);
-    if (attempt == 0) of_words(c, true, d);
-    else of_words(c, false, d);
+    if (attempt == 0) of_words<true>(c, d);
+    else of_words<false>(c, d);
   }
 
  private:
-  inline void of_words(const uint32_t (&c)[4][kLanes], const bool is_first, int64_t d) {
+  template <bool kFirst>
+  inline void of_words(const uint32_t (&c)[4][kLanes], int64_t d) {
     TS_SIMD
     for (int l = 0; l < kLanes; ++l) {
       double w_, v_;
-      accepted[l] = attempt_w(Wood(k[l], double(d)), c[0][l], c[1][l], c[2][l], is_first, g0[l], rest2[l], w_, v_) ? 1 : 0;
+      accepted[l] = attempt_w(Wood(k[l], double(d)), c[0][l], c[1][l], c[2][l], kFirst, g0[l], rest2[l], w_, v_) ? 1 : 0;
       w[l] = w_;
       v[l] = v_;
     }
@@ -96,7 +97,8 @@ class Group {
   int64_t law[kGroup];
   T w[kGroup], v[kGroup], head[kGroup], along[kGroup], across[kGroup];  // z = along mu + across g, but for z0 = head
 
-  explicit Group(int64_t d_) : d(d_), stride_(whole_lanes(size * q) + kLanes), planes_(4 * stride_), rows_((size + 1) * width + 2 * kLanes), mu_(width) {}
+  explicit Group(int64_t d_)
+      : d(d_), stride_(whole_lanes(size * q) + kLanes), planes_(4 * stride_), rows_((size + 1) * width + 2 * kLanes), mu_(width) {}
 
   T* g(int64_t i) { return rows_.data() + i * width; }  // g(i)[0] is 0, as is what lies beyond d
 
