@@ -43,12 +43,11 @@ def case(device, B, n, d, P, compile=True, pot=True):
         reference=lambda x, y: ts.sliced_wasserstein_sphere(x, y, projections=frames.double(), backend="reference"),
         peers=peers,
         floors={"the projection's products alone": Way(lambda x, y: torch.cat([x @ flat, y @ flat]))},
-        # A gradient holds 1/r^2 of a projected point: the few that land near 0 carry the rounding of all. Among many points on a circle
-        # float32 puts some neighbours in another order, and their slopes change by a whole step.
-        gradient_tolerance=2e-2 if n <= 256 else 0.3,
+        # A gradient holds 1/r^2 of a projected point: the few that land near 0 carry the rounding of all.
+        gradient_tolerance=2e-2,
     )
 
 
 def cases(device, quick):
     for B, n, d, P in [(24, 16, 512, 100)] if quick else SIZES:
-        yield case(device, B, n, d, P, compile=not quick, pot=n == 16)  # at the larger sizes POT takes a second or more
+        yield case(device, B, n, d, P, compile=not quick, pot=n == 16)  # at the larger sizes POT takes seconds, at the last a minute
