@@ -8,9 +8,9 @@
 //
 // With x and y the sorted points, x_{i+n} = x_i + 1, and X_i, Y_j the masses up to and with each, which climb by 1 a turn,
 //   W_p^p = min over k of f(k),   f(k) = int_0^1 c(x(s) - y(s - k)) ds,   c(d) = |d|^p,   x(s) = x_i for X_{i-1} <= s < X_i.
-// f is convex, has its minimum in [-1, 1], and is linear between the cuts k at which levels of both sets meet; to the right of k it rises by
+// f is convex, has its minimum in [-1, 1], and is linear between the cuts k at which levels of both sets meet; right of k it rises by
 //   f'(k) = sum_j c(x(Y_j + k) - y_j) - c(x(Y_j + k) - y_{j+1}).
-// Levels and cuts are whole numbers, of 1/lcm(n, m), or with weights of 2^-60, so the least k with f'(k) >= 0 is found exactly, by bisection.
+// Levels and cuts are whole numbers, of 1/lcm(n, m), or with weights of 2^-60, so bisection finds the least k with f'(k) >= 0 exactly.
 // Between neighbouring levels of X and Y + k lies a piece, a mass that goes from one x to one y; a point's slope sums those of its pieces.
 //
 // Potentials climb from x_i to x_{i+1} by c(x_{i+1} - y) - c(x_i - y), y the partner at X_i, and so for y. Around the circle they close for

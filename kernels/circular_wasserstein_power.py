@@ -1,9 +1,9 @@
 """Wasserstein-p on the circle, p > 1; csrc/circular_wasserstein_power.h has the arrays and the formulas.
 
-A point is one int64, its position in turns above its index, so that a sort of plain keys carries the index along. What is looked up by index
-lies in a workspace. A place on the circle of levels is a pair: whole turns, and the index within one. Pieces come in two kinds, those that
-end at a level of x and those that end at a level of y; those of one kind that belong to a point of the other set are neighbours, so that
-running sums add them up.
+A point is one int64, its position in turns above its index, so that a sort of plain keys carries the index along. What is looked up by
+index lies in a workspace. A place on the circle of levels is a pair: whole turns, and the index within one. Pieces come in two kinds, those
+that end at a level of x and those that end at a level of y; those of one kind that belong to a point of the other set are neighbours, so
+that running sums add them up.
 """
 
 import math
@@ -55,7 +55,7 @@ def _load(points_ptr, base, live, n, P, ROWS: tl.constexpr, BITS: tl.constexpr):
 
 @triton.jit
 def _levels(weights_ptr, base, live, order, n, step, WEIGHTED: tl.constexpr, BITS: tl.constexpr):
-    """The mass up to and with each sorted point [R, K]; rounding's rest goes to the last weight; 0, or NaN where the weights are none [R]."""
+    """The mass up to and with each sorted point [R, K]; rounding's rest goes to the last weight; 0, or NaN where weights are none [R]."""
     if WEIGHTED:
         inside = live & (tl.arange(0, 1 << BITS)[None, :] < n)
         w = tl.load(weights_ptr + base + order, mask=inside, other=0.0).to(tl.float64)
@@ -120,8 +120,8 @@ def _rise(z_ptr, level_ptr, zy, y_next, t, live, inside, turn, n, step, WEIGHTED
 @triton.jit
 def _climb(z, here, z_ptr, level_ptr, where, live, share, turn, n, step, TOWARD: tl.constexpr,
            WEIGHTED: tl.constexpr, BITS: tl.constexpr, ORDER: tl.constexpr):  # fmt: skip
-    """What the cost gains from each point's left neighbour to the point, towards the partner at `where`; `share` is the cut's, the rest that
-    of the one before it, for which `where` moves by TOWARD."""
+    """What the cost gains from each point's left neighbour to the point, towards the partner at `where`; `share` is the cut's, the rest
+    that of the one before it, for which `where` moves by TOWARD."""
     turns, index = _holder(level_ptr, where, live, turn, n, step, WEIGHTED, BITS)
     a = _at(z_ptr, turns, index, live)
     climb = share * (_cost(z - a, ORDER) - _cost(here - a, ORDER))
@@ -136,8 +136,8 @@ def _forward(
     real_ptr, whole_ptr, problems, n, m, P, turn, x_step, y_step,
     ORDER: tl.constexpr, WEIGHTED: tl.constexpr, U_BITS: tl.constexpr, V_BITS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """ROWS problems a program. The workspace: real (problems, 2 (n + m)), the sorted positions and running sums; whole (problems, n + m), the
-    levels."""
+    """ROWS problems a program. The workspace: real (problems, 2 (n + m)), the sorted positions and running sums; whole (problems, n + m),
+    the levels."""
     T: tl.constexpr = u_ptr.dtype.element_ty
     problem = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)                      # [R]
     live = (problem < problems)[:, None]                                                     # [R, 1]

@@ -1,4 +1,4 @@
-"""docs/images/circles.png and the table of docs/circles.md: the variance of a sliced distance over P circles, by how the circles are chosen.
+"""docs/images/circles.png and the table of docs/circles.md: the variance of a sliced distance over P circles, by how they are chosen.
 
     python scripts/plot_circles.py            # a minute on two cores; needs matplotlib
 """

@@ -1,4 +1,4 @@
-"""Circular W_p, p > 1, against an exact linear programme on the circle's metric, its gradients against finite differences, its symmetries."""
+"""Circular W_p, p > 1, against an exact linear programme on the circle's metric, gradients against finite differences, symmetries."""
 
 import math
 

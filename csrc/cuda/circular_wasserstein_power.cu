@@ -1,5 +1,5 @@
-// One block per problem, in double, its arrays in shared memory, or in a workspace of the block where they do not fit. The names are those of
-// csrc/circular_wasserstein_power.h; x is the larger set. Nothing is merged: who is whose partner at a level is found by a search.
+// One block per problem, in double, its arrays in shared memory, or in a workspace of the block where they do not fit. The names are those
+// of csrc/circular_wasserstein_power.h; x is the larger set. Nothing is merged: who is whose partner at a level is found by a search.
 #include "circular_wasserstein_power.h"
 
 #include <numeric>
@@ -193,8 +193,8 @@ struct Solver {
 
   // `share` is that of the cut k, the rest that of the one before it, `toward` whether the partner's levels move up with the cut or down.
   template <typename T>
-  __device__ void potentials(const Set<kWeighted>& set, const Set<kWeighted>& partner, int64_t k, int64_t toward, double share, double scale,
-                             T* out, int64_t P) const {
+  __device__ void potentials(const Set<kWeighted>& set, const Set<kWeighted>& partner, int64_t k, int64_t toward, double share,
+                             double scale, T* out, int64_t P) const {
     const auto climb = [&](int64_t i) {
       if (i == 0) return 0.0;
       const double here = set.z[i - 1], next = set.z[i];
@@ -211,7 +211,8 @@ struct Solver {
 
 template <typename T, bool kWeighted, bool kSquare>
 __global__ void __launch_bounds__(kMaxThreads, 2)
-    circular_wasserstein_power_kernel(CircularPowerProblems<T> q, int64_t problems, int64_t turn, int64_t size_x, int64_t size_y, char* workspace) {
+    circular_wasserstein_power_kernel(CircularPowerProblems<T> q, int64_t problems, int64_t turn, int64_t size_x, int64_t size_y,
+                                      char* workspace) {
   TS_DYNAMIC_SHARED(double, shared);
   double* const memory = workspace ? reinterpret_cast<double*>(workspace + blockIdx.x * (size_x + size_y) * kPointBytes) : shared;
   int64_t* const levels = reinterpret_cast<int64_t*>(memory + size_x + size_y);
@@ -282,12 +283,16 @@ cudaError_t circular_wasserstein_power_cuda(const CircularPowerProblems<T>& prob
     std::swap(q.u_slope, q.v_slope), std::swap(q.u_potential, q.v_potential);
   }
   const int64_t turn = q.u_weights ? kWeightUnit : q.n / std::gcd(q.n, q.m) * q.m, limit = workspace ? kWorkspaceBlocks : 65535;
-  const unsigned blocks = unsigned(count < limit ? count : limit), threads = unsigned(std::min<int64_t>(std::max<int64_t>(padded(q.n), 32), kMaxThreads));
+  const unsigned blocks = unsigned(std::min<int64_t>(count, limit));
+  const unsigned threads = unsigned(std::min<int64_t>(std::max<int64_t>(padded(q.n), 32), kMaxThreads));
   const auto run = [&](auto kernel) {
     return TS_LAUNCH(kernel, blocks, threads, workspace ? 0 : size_t(bytes(q.n, q.m)), stream, q, count, turn, padded(q.n), padded(q.m),
                      static_cast<char*>(workspace));
   };
-  if (q.u_weights) return q.p == 2 ? run(circular_wasserstein_power_kernel<T, true, true>) : run(circular_wasserstein_power_kernel<T, true, false>);
+  if (q.u_weights) {
+    if (q.p == 2) return run(circular_wasserstein_power_kernel<T, true, true>);
+    return run(circular_wasserstein_power_kernel<T, true, false>);
+  }
   return q.p == 2 ? run(circular_wasserstein_power_kernel<T, false, true>) : run(circular_wasserstein_power_kernel<T, false, false>);
 }
 

@@ -29,14 +29,16 @@ Result forward(const Tensor& u_, const Tensor& v_, const std::optional<Tensor>& 
     STD_TORCH_CHECK(u_weights_->scalar_type() == u.scalar_type() && v_weights_->scalar_type() == u.scalar_type(),
                     "circular_wasserstein_power: expected points and weights of one dtype");
   }
-  const Tensor u_weights = weighted ? torch::stable::contiguous(*u_weights_) : u, v_weights = weighted ? torch::stable::contiguous(*v_weights_) : v;
-  const Tensor distance = torch::stable::new_empty(u, {B, P}), u_slope = torch::stable::empty_like(u), v_slope = torch::stable::empty_like(v);
+  const Tensor u_weights = weighted ? torch::stable::contiguous(*u_weights_) : u;
+  const Tensor v_weights = weighted ? torch::stable::contiguous(*v_weights_) : v;
+  const Tensor distance = torch::stable::new_empty(u, {B, P});
+  const Tensor u_slope = torch::stable::empty_like(u), v_slope = torch::stable::empty_like(v);
   const Tensor u_potential = weighted ? torch::stable::empty_like(u) : torch::stable::new_empty(u, {0});
   const Tensor v_potential = weighted ? torch::stable::empty_like(v) : torch::stable::new_empty(v, {0});
   dispatch_float(u, "circular_wasserstein_power", [&](auto t) {
     using T = decltype(t);
-    CircularPowerProblems<T> q{data<T>(u), data<T>(v), nullptr, nullptr, out<T>(distance), out<T>(u_slope), out<T>(v_slope), nullptr, nullptr,
-                               n, m, P, p};
+    CircularPowerProblems<T> q{data<T>(u),      data<T>(v), nullptr, nullptr, out<T>(distance), out<T>(u_slope),
+                               out<T>(v_slope), nullptr,    nullptr, n,       m,                P,               p};
     if (weighted) {
       q.u_weights = data<T>(u_weights), q.v_weights = data<T>(v_weights);
       q.u_potential = out<T>(u_potential), q.v_potential = out<T>(v_potential);
@@ -45,7 +47,8 @@ Result forward(const Tensor& u_, const Tensor& v_, const std::optional<Tensor>& 
     if constexpr (On::cuda) {
       const int64_t bytes = circular_wasserstein_power_workspace(n, m, problems);
       const Tensor workspace = torch::stable::new_empty(u, {bytes / int64_t(sizeof(T))});
-      on.check("circular_wasserstein_power", circular_wasserstein_power_cuda(q, problems, bytes ? out<T>(workspace) : nullptr, on.stream()));
+      void* const memory = bytes ? out<T>(workspace) : nullptr;
+      on.check("circular_wasserstein_power", circular_wasserstein_power_cuda(q, problems, memory, on.stream()));
     } else {
       parallel(problems, (n + m) * (p == 2 ? 20 : 100), [&](int64_t b, int64_t e) { circular_wasserstein_power_cpu(q, b, e); });
     }

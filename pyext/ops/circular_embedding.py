@@ -14,7 +14,8 @@ def circular_embedding(u: Tensor, size: int = 128, *, weights: Tensor | None = N
     F is the distribution function of the points on [0, 1), continued by :math:`F^{-1}(s+1)=F^{-1}(s)+1`, and the best cut against the
     uniform law is known: :math:`\alpha=\sum_ia_it_i-1/2`. One sort a set serves all of its distances,
     :math:`LCOT(u,v)^2=\int_0^1\|\hat u(s)-\hat v(s)\|^2_{R/Z}ds\approx` `embedding_distance`, an upper bound of :math:`W_2(u,v)`
-    that equals it where one of the two is uniform. Angles of points on great circles make it the sliced LSSOT distance (Liu et al., ICLR 2025).
+    that equals it where one of the two is uniform. Angles of points on great circles make it the sliced LSSOT distance (Liu et al., ICLR
+    2025).
 
     Args:
         u: points in turns, (..., n), n >= 1; any real, taken modulo 1.

@@ -60,7 +60,7 @@ def _direction(function: str, average: Tensor) -> Tensor:
     length = average.norm(dim=-1, keepdim=True)
     vanishes = length <= 8 * torch.finfo(average.dtype).eps
     if values_are_free(average) and bool(vanishes.any()):
-        warnings.warn(f"{function}: {int(vanishes.sum())} averages vanish: their means are not defined, and NaN", RuntimeWarning, stacklevel=3)
+        warnings.warn(f"{function}: {int(vanishes.sum())} averages vanish: their means are not defined, and NaN", RuntimeWarning, 3)
     return average / torch.where(vanishes, torch.nan, length)
 
 

@@ -21,8 +21,8 @@ def great_circles(
         n: how many, >= 1.
         d: dimension, >= 2.
         method: "iid", independent and uniform (any d); "orthogonal", uniform but orthogonal to each other in blocks of d // 2, with less
-            variance in an average over 100 circles: between concentrated sets up to 8.2x at d = 16, 5.4x at 64, 1.06x at 512, where 100 fill
-            no block, between spread-out ones 1.4x to 3x, at d = 3 none; "fibonacci", d = 3 only, planes whose normals are a randomly
+            variance in an average over 100 circles: between concentrated sets up to 8.2x at d = 16, 5.4x at 64, 1.06x at 512, where 100
+            fill no block, between spread-out ones 1.4x to 3x, at d = 3 none; "fibonacci", d = 3 only, planes whose normals are a randomly
             rotated Fibonacci lattice of the half sphere (concentrated sets: 54x less variance at 25 circles, 157x at 100; spread-out ones:
             15x at 32). docs/circles.md has the curves.
         generator: source of the randomness, on `device`.

@@ -20,8 +20,8 @@ def sliced_wasserstein_sphere_parallel(
     seed: int | None = None,
 ) -> Tensor:
     r"""Parallelly sliced Wasserstein distance, :math:`(E_\psi W_p^p(\langle x,\psi\rangle,\langle y,\psi\rangle))^{1/p}` over uniform
-    directions :math:`\psi` (Quellmalz, Buecher, Steidl, J. Math. Imaging Vis. 2024): the circles of latitude about an axis are collapsed, and
-    what remains is transported on the line.
+    directions :math:`\psi` (Quellmalz, Buecher, Steidl, J. Math. Imaging Vis. 2024): the circles of latitude about an axis are collapsed,
+    and what remains is transported on the line.
 
     A cheaper relative of `sliced_wasserstein_sphere`: half the projection, no angle, no cut to look for, and a gradient of finite variance.
     It measures heights, between -1 and 1, not angles.

@@ -145,8 +145,8 @@ def sliced_wasserstein_sphere_uniform(
     seed: int | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    r"""`sliced_wasserstein_sphere` between points and the uniform law of the sphere, whose projections are uniform on the circles, in closed
-    form (Bonet et al., ICLR 2023): one sort a circle.
+    r"""`sliced_wasserstein_sphere` between points and the uniform law of the sphere, whose projections are uniform on the circles, in
+    closed form (Bonet et al., ICLR 2023): one sort a circle.
 
     With sorted angles :math:`t_i`, weights :math:`a_i` and :math:`r_i=t_i-\sum_{j<i}a_j-a_i/2`, the displacement of point i from the
     middle of its mass, :math:`W_2^2=\mathrm{Var}_a(r)+\sum a_i^3/12`, and :math:`W_1=\sum_i\int_{r_i-a_i/2}^{r_i+a_i/2}|t-M|dt` with M
