@@ -97,6 +97,7 @@ def sample_calls() -> None:
 
     from transphere.kernels.circular_projection import circular_projection, circular_projection_backward
     from transphere.kernels.circular_wasserstein import circular_wasserstein
+    from transphere.kernels.sinkhorn import sinkhorn, sinkhorn_backward
     from transphere.kernels.vmf_cumulant import vmf_cumulant
     from transphere.kernels.vmf_sample import vmf_sample, vmf_sample_backward
 
@@ -114,13 +115,18 @@ def sample_calls() -> None:
         for n in (16,) if dtype == torch.float64 else (16, 256, 2048):  # the dtype touches only loads and stores
             for weights in ((None, None), (new(64, n), new(64, n))):
                 circular_wasserstein(new(64, n, 100), new(64, n, 100), *weights)
+        for n in (32, 256):
+            C, a, b, mass = new(8, n, n), new(8, n), new(8, n), new(8)
+            for limit, start in ((None, (None, None)), (mass, (a, b))):
+                sinkhorn(C, a, b, limit, *start, 0.05, 100, 1e-6)
+                sinkhorn_backward(C, C, a, b, limit, a, b, 0.05)
 
 
 def triton_launches() -> list[tuple]:
     """(kernel, arguments, warps, constants) of the sample calls, each form once."""
     import torch
 
-    from transphere.kernels import circular_projection, circular_wasserstein, vmf_cumulant, vmf_sample
+    from transphere.kernels import circular_projection, circular_wasserstein, sinkhorn, vmf_cumulant, vmf_sample
 
     found: dict[str, tuple] = {}
 
@@ -128,7 +134,7 @@ def triton_launches() -> list[tuple]:
         form = _name(kernel, args, constants)
         found.setdefault(form, (kernel, args, num_warps, constants))
 
-    for module in (circular_projection, circular_wasserstein, vmf_cumulant, vmf_sample):
+    for module in (circular_projection, circular_wasserstein, sinkhorn, vmf_cumulant, vmf_sample):
         module.launch = record
     with torch.device("meta"):
         sample_calls()
@@ -150,7 +156,7 @@ def compile_triton(launch: tuple, arch: int) -> Usage:
     from transphere.kernels._launch import FP_FUSION
 
     kernel, args, num_warps, constants = launch
-    kinds = {"float32": "*fp32", "float64": "*fp64", "int64": "*i64"}
+    kinds = {"float32": "*fp32", "float64": "*fp64", "int64": "*i64", "int32": "*i32", "bool": "*i1"}
     signature, attrs = {}, {}
     for i, (param, arg) in enumerate(zip(kernel.params, args, strict=False)):
         is_pointer = hasattr(arg, "dtype")
