@@ -101,6 +101,7 @@ def sample_calls() -> None:
     from transphere.kernels.circular_wasserstein import circular_wasserstein
     from transphere.kernels.circular_wasserstein_power import circular_wasserstein_power
     from transphere.kernels.mahalanobis_cost import mahalanobis_cost, mahalanobis_cost_backward
+    from transphere.kernels.sinkhorn import sinkhorn, sinkhorn_backward
     from transphere.kernels.symmetric_part import symmetric_part
     from transphere.kernels.vmf_cumulant import vmf_cumulant
     from transphere.kernels.vmf_sample import vmf_sample, vmf_sample_backward
@@ -126,6 +127,11 @@ def sample_calls() -> None:
         for n, p in ((16, 1.5),) if dtype == torch.float64 else ((16, 2.0), (1024, 2.0)):
             for weights in ((None, None), (new(64, n), new(64, n))):
                 circular_wasserstein_power(new(64, n, 100), new(64, n, 100), *weights, p)
+        for n in (32, 256):
+            C, a, b, mass = new(8, n, n), new(8, n), new(8, n), new(8)
+            for limit, start in ((None, (None, None)), (mass, (a, b))):
+                sinkhorn(C, a, b, limit, *start, 0.05, 100, 1e-6)
+                sinkhorn_backward(C, C, a, b, limit, a, b, 0.05)
 
 
 def triton_launches() -> list[tuple]:
