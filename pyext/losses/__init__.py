@@ -3,6 +3,7 @@
 from .contrastive import Contrastive
 from .entropic_contrastive import EntropicContrastive
 from .harnessed import Harnessed
+from .learning_to_match import LearningToMatch
 from .mc_infonce import MCInfoNCE
 from .mmcosine import MMCosine
 from .mpc import MPC
@@ -18,6 +19,7 @@ __all__ = [
     "Contrastive",
     "EntropicContrastive",
     "Harnessed",
+    "LearningToMatch",
     "MCInfoNCE",
     "MMCosine",
     "ProbabilisticContrastive",
