@@ -100,6 +100,7 @@ ENTRY = {
     "learning_to_match": (ts, "learning_to_match"),
     "loss_step": (ts.losses.Harnessed, "forward"),
     "mahalanobis_cost": (ts, "mahalanobis_cost"),
+    "match_step": (ts, "learning_to_match"),
     "psd_project": (ts, "psd_project"),
     "partial_sinkhorn": (ts, "partial_sinkhorn"),
     "sinkhorn": (ts, "sinkhorn"),
