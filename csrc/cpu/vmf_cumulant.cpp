@@ -33,17 +33,22 @@ inline void cumulant_range(const T* kappa, T* out, const VmfDimension& o, int64_
           deficit[l] = k[l] < least ? deficit[l] : direct;
         }
     }
-    if (lowest < least)
+    if (lowest < least) {  // all lanes go down, and those that must not are put back
+      alignas(64) double shifted[kLanes], B[kLanes], B1[kLanes], B2[kLanes], B3[kLanes];
+      for (int l = 0; l < kLanes; ++l) {
+        shifted[l] = k[l] < least ? k[l] : 1;
+        B[l] = A[l], B1[l] = A1[l], B2[l] = A2[l], B3[l] = A3[l];
+      }
       for (double m = 2 * o.high; m > 2 * o.low + 1; m -= 2) {
         const double inverse_m = 1 / m;
-        for (int l = 0; l < kLanes; ++l) {
-          double P = product[l], B = A[l], B1 = A1[l], B2 = A2[l], B3 = A3[l];
-          vmf_descend<ORDER>(k[l], m, inverse_m, P, B, B1, B2, B3);
-          const bool shifted = k[l] < least;
-          product[l] = shifted ? P : product[l];
-          A[l] = shifted ? B : A[l], A1[l] = shifted ? B1 : A1[l], A2[l] = shifted ? B2 : A2[l], A3[l] = shifted ? B3 : A3[l];
-        }
+        for (int l = 0; l < kLanes; ++l) vmf_descend<ORDER>(shifted[l], m, inverse_m, product[l], B[l], B1[l], B2[l], B3[l]);
       }
+      for (int l = 0; l < kLanes; ++l) {
+        const bool keep = k[l] < least;
+        product[l] = keep ? product[l] : 0;
+        A[l] = keep ? B[l] : A[l], A1[l] = keep ? B1[l] : A1[l], A2[l] = keep ? B2[l] : A2[l], A3[l] = keep ? B3[l] : A3[l];
+      }
+    }
     for (int l = 0; l < kLanes; ++l) {
       const VmfPoint p(k[l], nu[l]);
       const double value = vmf_value<ORDER>(p, k[l] < least, deficit[l], product[l], half[l], A[l], A1[l], A2[l], A3[l]);
