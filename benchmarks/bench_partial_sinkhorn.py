@@ -2,7 +2,6 @@
 
 import warnings
 
-import torch
 from bench_sinkhorn import EPS
 from harness import BOTH, FORWARD, Case, Way, eager_and_compiled, optional, ours
 from transport_costs import matched

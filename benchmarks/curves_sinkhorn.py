@@ -93,7 +93,8 @@ def draw(rows, file):
         kind, b, batch, eps = panel
         axis.set(title=f"{kind}, {batch} x {b} x {b}, eps {eps}", xlabel="ms")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
+        if chosen:
+            axis.legend(fontsize=7)
     axes[0].set_ylabel("L1 marginal error")
     figure.savefig(file, dpi=120)
 

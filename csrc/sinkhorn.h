@@ -23,10 +23,12 @@
 // Error, with row_i = sum_j P_ij: sum over i of |row_i - a_i| if the rows are tight, else of |row_i - min(a_i, row_i exp(-f_i / eps))| (how
 // far the next update would move it); the same for columns; and |sum P - s| if neither is tight. Float32 reaches about 2e-7.
 // A kernel may accelerate, absorb and order as it likes: the law is the fixed point. Each problem ends by itself, with the same bits alone
-// or among others. The plan comes from u K v with K shifted so that it neither over- nor underflows, not from rounded f and g: at eps = 1e-3
-// their rounding is 1e-4 of an entry.
+// or among others. The plan comes from u K v with K shifted so that it neither over- nor underflows, not from rounded f and g: at
+// eps = 1e-3 their rounding is 1e-4 of an entry. Two things that plain iterations are slow or wrong at: where neither side is tight and all
+// f < 0 (or all g), raise f and lower h by the same until one is 0; and sums of a row or column go by blocks, since in float32 a plan near a
+// permutation has one entry that swallows the others (docs/mathematics.md).
 //
-// Backward, H the gradient in log P (that in P times P), r = P1, c = P'1; rows I where a > 0 and f is free or < 0; columns J likewise. On I, J:
+// Backward, H the gradient in log P (that in P times P), r = P1, c = P'1; rows I where a > 0 and f is free or < 0; columns J likewise:
 //   r_i lam_i + sum_J P_ij mu_j + r_i rho = (H1)_i,   c_j mu_j + sum_I P_ij lam_i + c_j rho = (H'1)_j,
 //   sum_I r lam + sum_J c mu + s rho = sum H   (rho and this line only if neither side is tight; s = sum P)
 // and 0 elsewhere; then grad_cost = (P∘(lam + mu' + rho) - H)/eps, grad_a = lam, grad_b = mu, grad_mass = rho. Balanced, lam and mu are

@@ -172,3 +172,17 @@ def test_every_op_is_listed_and_arguments_are_checked():
     if not torch.cuda.is_available():
         no_gpu = subprocess.run([*command, "--device", "cuda"], capture_output=True, text=True)
         assert no_gpu.returncode == 2 and "no GPU" in no_gpu.stderr
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+def test_curves_of_time_against_accuracy(batch, tmp_path):
+    import curves_sinkhorn as curves
+    from transport_costs import matched
+
+    C, rows = matched(16, d=8, batch=batch), []
+    for way, points in curves.ways(C, 0.1).items():
+        errors = [curves.l1(f()) for _, f in points]
+        assert len(errors) >= 6 and errors[-1] < 1e-2 and errors[-1] <= errors[0]
+        rows += [dict(costs="matched", b=256, batch=1, eps=0.05, way=way, error=e, ms=1.0 + k) for k, e in enumerate(errors)]
+    curves.draw(rows, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 10000

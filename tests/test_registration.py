@@ -55,6 +55,7 @@ def test_vmap_equals_a_loop(name, variant):
 
 
 REFUSED = {
+    "sinkhorn": lambda x: ts.sinkhorn(x, eps=0.1).value.sum(),
     "vmf_sample": lambda x: ts.vmf_sample(x, torch.ones(len(x)), 3, seed=1).sum(),
     "vmf_entropy": lambda x: ts.vmf_entropy(x, 8).sum(),
     "circular_wasserstein": lambda x: ts.circular_wasserstein(x, x).sum(),
@@ -104,6 +105,9 @@ def test_what_a_triton_kernel_does_not_serve_goes_to_the_reference():
 
 
 CALLS = {
+    "sinkhorn": lambda x: ts.sinkhorn(x.square(), eps=0.1).plan.square().sum(),
+    "partial_sinkhorn": lambda x: ts.partial_sinkhorn(x.square(), 0.5, eps=0.1).transport_cost,
+    "learning_to_match": lambda x: ts.learning_to_match(x[:, :6].square(), eps=0.1),
     "vmf_sample": lambda x: ts.vmf_sample(x, torch.full(x.shape[:-1], 20.0), 4, seed=1),
     "vmf_entropy": lambda x: ts.vmf_entropy(x.square().sum(-1) + x[..., 0].abs(), 16),
     "circular_wasserstein": lambda x: ts.circular_wasserstein(x, x.flip(0) * 0.7),

@@ -45,8 +45,8 @@ def test_partial_is_the_plan_of_a_converged_loop(n, m, dtype, backend, size):
     C, a, b = torch.rand(3, n, m, dtype=torch.float64), weights(n), 1.3 * weights(m)
     mass = torch.tensor([0.2, 0.6, 0.85], dtype=torch.float64)
     tol, atol = (1e-13, 3e-12) if dtype == torch.float64 else (1e-6, 1e-5)
-    r = ts.partial_sinkhorn(*(x.to(dtype) for x in (C, mass, a, b)), eps=0.2, tol=tol, max_iter=20000, backend=backend)
-    P = partial_loop(C, mass, a, b, 0.2, 10000)
+    r = ts.partial_sinkhorn(*(x.to(dtype) for x in (C, mass, a, b)), eps=0.2, tol=tol, max_iter=5000, backend=backend)
+    P = partial_loop(C, mass, a, b, 0.2, 4000)
     assert r.converged.all() and (r.f <= 0).all() and (r.g <= 0).all()
     assert (r.plan - P).abs().sum((-2, -1)).max() < 3 * atol
     torch.testing.assert_close(r.plan.double().sum((-2, -1)), mass, atol=atol, rtol=0)
@@ -77,14 +77,14 @@ def test_gradients(n, m, backend, gradcheck):
     inputs = [x.requires_grad_() for x in (C, a, b)]
 
     def balanced(C, a, b):
-        r = ts.sinkhorn(C, a, b * (a.sum() / b.sum()), eps=0.2, tol=1e-14, max_iter=3000, backend=backend)
+        r = ts.sinkhorn(C, a, b * (a.sum() / b.sum()), eps=0.4, tol=1e-14, max_iter=1000, backend=backend)
         return r.plan, r.value, r.transport_cost
 
     assert gradcheck(balanced, inputs)
     mass = torch.tensor([0.3, 0.7], dtype=torch.float64, requires_grad=True)
 
     def partial(C, a, b, mass):
-        r = ts.partial_sinkhorn(C, mass, a, b, eps=0.2, tol=1e-14, max_iter=20000, backend=backend)
+        r = ts.partial_sinkhorn(C, mass, a, b, eps=0.4, tol=1e-14, max_iter=2000, backend=backend)
         return r.plan, r.value, r.transport_cost
 
     assert gradcheck(partial, [*inputs, mass])
@@ -97,7 +97,11 @@ def test_gradients_are_those_of_an_unrolled_loop(backend):
     options = dict(eps=0.1, tol=1e-14, max_iter=5000, backend=backend)
     for run, expected, inputs in (
         (lambda C, a, b: ts.sinkhorn(C, a, b, **options), lambda C, a, b: loop(C, a, b, 0.1, 2000), (C, a, b)),
-        (lambda C, a, b, s: ts.partial_sinkhorn(C, s, a, b, **options), lambda C, a, b, s: partial_loop(C, s, a, b, 0.1, 4000), (C, a, b, mass)),
+        (
+            lambda C, a, b, s: ts.partial_sinkhorn(C, s, a, b, **options),
+            lambda C, a, b, s: partial_loop(C, s, a, b, 0.1, 4000),
+            (C, a, b, mass),
+        ),
     ):
         leaves = [x.clone().requires_grad_() for x in inputs]
         got = torch.autograd.grad(run(*leaves).plan, leaves, G)
@@ -128,7 +132,7 @@ def test_small_eps_in_float32(eps, backend, size):
     """No NaN, no underflow to a wrong plan: the cost of the plan is that of the exact one to eps log n."""
     n = size(64, 12)
     C = torch.rand(2, n, n)
-    tol = dict(tol=1e-6 if backend == "cpu" else 1e-4, max_iter=size(5000, 300))
+    tol = dict(tol=1e-6 if backend == "cpu" else 1e-4, max_iter=5000 if backend == "cpu" else 300)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         r = ts.sinkhorn(C, eps=eps, backend=backend, **tol)

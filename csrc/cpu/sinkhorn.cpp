@@ -38,7 +38,7 @@ class Solver {
       iterate(aim);
       merge();
       error = plan_error();
-      if (!(error > tol) || iterations_ >= q_.max_iter) break;
+      if (!(error > tol) || exhausted_ || iterations_ >= q_.max_iter) break;
       aim *= 0.5;  // rounding between the error on the way and the plan's own
     }
     report(k, error, tol);
@@ -52,11 +52,13 @@ class Solver {
     };
     for (int64_t i = 0; i < n_; ++i) f_[i] = given(f0, i, form_.tight_rows), u_[i] = T(1);
     for (int64_t j = 0; j < width_; ++j) g_[j] = j < m_ ? given(g0, j, form_.tight_cols) : 0, v_[j] = form_.cols_on[j];
-    h_ = 0, t_ = 1, newtons_ = failures_ = 0, patience_ = 20;
+    h_ = 0, t_ = 1, newtons_ = failures_ = stalls_ = 0, patience_ = 20, last_error_ = kInf, exhausted_ = false;
 
     // Each row's and each column's largest entry of K is 1, where the side is free.
     double* least = least_.data();
-    split_rows(n_, width_, split_, [&](int64_t b, int64_t e) { least_in_rows(cost_, m_, g_.data(), form_.cols_on.data(), least, b, e); });
+    std::vector<double> from = g_;
+    for (int64_t j = 0; j < m_; ++j) from[j] = form_.cols_on[j] == T(0) ? -kInf : g_[j];
+    split_rows(n_, width_, split_, [&](int64_t b, int64_t e) { least_in_rows(cost_, m_, from.data(), least, b, e); });
     if (form_.tight_rows) {
       for (int64_t i = 0; i < n_; ++i) f_[i] = shift_by(least[i]);
     } else if (!form_.tight_cols) {
@@ -157,8 +159,8 @@ class Solver {
     return error;
   }
 
-  // Where all of a side's potentials are below 0, they go up by as much as they can and h goes down: the plan stays, the dual rises. Iterations
-  // take this way in small steps, the smaller the nearer the mass is to that of the side.
+  // Where all of a side's potentials are below 0, they go up by as much as they can and h goes down: the plan stays, the dual rises.
+  // Iterations take this way in small steps, the smaller the nearer the mass is to that of the side.
   void raise(std::vector<T>& u, const std::vector<T>& cap) {
     T most = 0;
     for (size_t i = 0; i < cap.size(); ++i) most = u[i] / cap[i] > most ? u[i] / cap[i] : most;
@@ -179,6 +181,7 @@ class Solver {
         // At the rate of the last iterations, how many more?
         const double rate = std::pow(error / past[since % 4], 0.25), left = rate < 1 ? std::log(aim / error) / std::log(rate) : kInf;
         if (left > newton_cost()) {
+          if (stalled(error)) return;
           newton();
           since = -1;
           continue;
@@ -187,6 +190,13 @@ class Solver {
       past[since % 4] = error;
       if (out_of_range()) absorb(), form_kernel();
     }
+  }
+
+  // Whether steps of Newton's method no longer help, within what rounding explains.
+  bool stalled(double error) {
+    stalls_ = error > 0.7 * last_error_ ? stalls_ + 1 : 0;
+    last_error_ = error;
+    return exhausted_ = stalls_ >= 3 && error <= 64 * double(std::numeric_limits<T>::epsilon()) * form_.mass;
   }
 
   // In iterations: the product that the factor is of, and a few steps.
@@ -327,7 +337,9 @@ class Solver {
   std::vector<T> u_, cap_u_, v_, old_v_, cap_v_, sums_, row_sums_, scratch_, partial_;
   std::unique_ptr<PlanSystem<T>> system_;
   int64_t iterations_ = 0, newtons_ = 0, patience_ = 0;
-  int failures_ = 0;
+  int failures_ = 0, stalls_ = 0;
+  double last_error_ = kInf;  // when Newton's method was last called on
+  bool exhausted_ = false;
 };
 
 }  // namespace

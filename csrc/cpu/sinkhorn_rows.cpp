@@ -38,21 +38,26 @@ inline void four_dots(const T* const (&row)[kFour], const T* x, int64_t width, T
   using V = typename Lanes<T>::Aligned;
   using Any = typename Lanes<T>::Any;
   constexpr int W = Lanes<T>::W;
-  V part[kFour] = {};
-  int64_t j = 0;
-  for (; j + 4 * W <= width; j += 4 * W) {
-    V four[kFour] = {};
-    for (int64_t l = j; l < j + 4 * W; l += W) {
-      const V xl = *reinterpret_cast<const Any*>(x + l);
-      for (int k = 0; k < kFour; ++k) four[k] += xl * *reinterpret_cast<const Any*>(row[k] + l);
+  V sum[kFour] = {};
+  for (int64_t start = 0; start < width; start += 64 * W) {
+    const int64_t stop = width < start + 64 * W ? width : start + 64 * W;
+    V part[kFour] = {};
+    int64_t j = start;
+    for (; j + 4 * W <= stop; j += 4 * W) {
+      V four[kFour] = {};
+      for (int64_t l = j; l < j + 4 * W; l += W) {
+        const V xl = *reinterpret_cast<const Any*>(x + l);
+        for (int k = 0; k < kFour; ++k) four[k] += xl * *reinterpret_cast<const Any*>(row[k] + l);
+      }
+      for (int k = 0; k < kFour; ++k) part[k] += four[k];
     }
-    for (int k = 0; k < kFour; ++k) part[k] += four[k];
+    for (; j < stop; j += W) {
+      const V xj = *reinterpret_cast<const Any*>(x + j);
+      for (int k = 0; k < kFour; ++k) part[k] += xj * *reinterpret_cast<const Any*>(row[k] + j);
+    }
+    for (int k = 0; k < kFour; ++k) sum[k] += part[k];
   }
-  for (; j < width; j += W) {
-    const V xj = *reinterpret_cast<const Any*>(x + j);
-    for (int k = 0; k < kFour; ++k) part[k] += xj * *reinterpret_cast<const Any*>(row[k] + j);
-  }
-  totals<T>(part, dot);
+  totals<T>(sum, dot);
 }
 
 // weights = f(i, K_i x) a row, sums += weights K_i; in blocks of rows that the first cache holds from the one to the other. Rows beyond the
@@ -109,25 +114,30 @@ inline void kernel(const T* __restrict__ cost, int64_t m, const double* __restri
 }
 
 template <typename T>
-inline void least_rows(const T* __restrict__ cost, int64_t m, const double* __restrict__ g, const T* __restrict__ cols_on, double* least,
-                       int64_t begin, int64_t end) {
-  constexpr double inf = std::numeric_limits<double>::infinity();
+inline void least_rows(const T* __restrict__ cost, int64_t m, const double* __restrict__ g, double* least, int64_t begin, int64_t end) {
+  constexpr int W = Lanes<double>::W;
+  typedef T Costs __attribute__((vector_size(W * sizeof(T)), aligned(sizeof(T)), may_alias));
+  using V = Lanes<double>::Aligned;
+  using Any = Lanes<double>::Any;
   for (int64_t i = begin; i < end; ++i) {
     const T* __restrict__ c = cost + i * m;
-    double best[8];
-    for (double& x : best) x = inf;
+    V best[2];
+    for (V& x : best) x = V{} + std::numeric_limits<double>::infinity();
     int64_t j = 0;
-    for (; j + 8 <= m; j += 8)
-      for (int l = 0; l < 8; ++l) {
-        const double x = cols_on[j + l] == T(0) ? inf : double(c[j + l]) - g[j + l];
-        best[l] = x < best[l] ? x : best[l];
+    for (; j + 2 * W <= m; j += 2 * W)
+      for (int h = 0; h < 2; ++h) {
+        const Costs cost = *reinterpret_cast<const Costs*>(c + j + h * W);
+        const V x = __builtin_convertvector(cost, V) - *reinterpret_cast<const Any*>(g + j + h * W);
+        best[h] = x < best[h] ? x : best[h];
       }
+    double lowest = std::numeric_limits<double>::infinity();
+    for (const V& x : best)
+      for (int l = 0; l < W; ++l) lowest = x[l] < lowest ? x[l] : lowest;
     for (; j < m; ++j) {
-      const double x = cols_on[j] == T(0) ? inf : double(c[j]) - g[j];
-      best[0] = x < best[0] ? x : best[0];
+      const double x = double(c[j]) - g[j];
+      lowest = x < lowest ? x : lowest;
     }
-    for (int l = 1; l < 8; ++l) best[0] = best[l] < best[0] ? best[l] : best[0];
-    least[i] = best[0];
+    least[i] = lowest;
   }
 }
 
@@ -190,8 +200,8 @@ inline void gradient(const T* P, const T* H, const T* x, const T* __restrict__ y
     kernel(cost, m, f, g, rows_on, cols_on, over_eps, K, begin, end);                                                                     \
   }                                                                                                                                       \
   template <>                                                                                                                             \
-  TS_EVERY_ISA void least_in_rows(const T* cost, int64_t m, const double* g, const T* cols_on, double* least, int64_t begin, int64_t end) { \
-    least_rows(cost, m, g, cols_on, least, begin, end);                                                                                   \
+  TS_EVERY_ISA void least_in_rows(const T* cost, int64_t m, const double* g, double* least, int64_t begin, int64_t end) {                 \
+    least_rows(cost, m, g, least, begin, end);                                                                                            \
   }                                                                                                                                       \
   template <>                                                                                                                             \
   TS_EVERY_ISA void least_in_columns(const T* cost, int64_t m, const double* f, const T* rows_on, double* least, int64_t begin,           \

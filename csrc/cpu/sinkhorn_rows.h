@@ -17,12 +17,12 @@ constexpr int64_t padded(int64_t m) { return (m + kLanes - 1) / kLanes * kLanes;
 
 // K_ij = exp((f_i + g_j - C_ij) / eps), 0 where rows_on or cols_on (width) is. C is (n, m); what is off is not read.
 template <typename T>
-void kernel_rows(const T* cost, int64_t m, const double* f, const double* g, const T* rows_on, const T* cols_on, double over_eps, Matrix<T> K,
-                 int64_t begin, int64_t end);
+void kernel_rows(const T* cost, int64_t m, const double* f, const double* g, const T* rows_on, const T* cols_on, double over_eps,
+                 Matrix<T> K, int64_t begin, int64_t end);
 
-// least_i = the least C_ij - g_j over the columns that are on; inf without any.
+// least_i = the least C_ij - g_j, inf if there is none; g_j = -inf leaves a column out.
 template <typename T>
-void least_in_rows(const T* cost, int64_t m, const double* g, const T* cols_on, double* least, int64_t begin, int64_t end);
+void least_in_rows(const T* cost, int64_t m, const double* g, double* least, int64_t begin, int64_t end);
 // least_j = min(least_j, C_ij - f_i) over the rows that are on.
 template <typename T>
 void least_in_columns(const T* cost, int64_t m, const double* f, const T* rows_on, double* least, int64_t begin, int64_t end);

@@ -1,7 +1,7 @@
 // The linear system behind Newton's method and the gradients of a plan (csrc/sinkhorn.h, "Backward"): on rows I and columns J
 //   r_i x_i + sum_J P_ij y_j + r_i z = p_i,   c_j y_j + sum_I P_ij x_i + c_j z = q_j,   sum_I r x + sum_J c y + s z = o
-// (z and the last line if there is a mass of its own). x is eliminated; conjugate gradients for (y, z), preconditioned by the diagonal and, where that is slow, by
-// a float32 Cholesky factor of the eliminated matrix.
+// (z and the last line if there is a mass of its own). x is eliminated; conjugate gradients for (y, z), preconditioned by the diagonal and,
+// where that is slow, by a float32 Cholesky factor of the eliminated matrix.
 #pragma once
 #include <vector>
 

@@ -54,7 +54,7 @@ Result forward(const Tensor& cost_, const Tensor& a_, const Tensor& b_, const Op
       const Tensor workspace = torch::stable::new_empty(cost, {bytes}, ScalarType::Byte);
       on.check("sinkhorn", sinkhorn_cuda(q, B, workspace.mutable_data_ptr(), on.stream()));
     } else {
-      parallel(B, n * m, [&](int64_t begin, int64_t end) { sinkhorn_cpu(q, begin, end, split); });
+      parallel(B, 4 * n * m, [&](int64_t begin, int64_t end) { sinkhorn_cpu(q, begin, end, split); });
     }
   });
   return {plan, f, g, h, error, iterations, converged};
@@ -65,7 +65,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad_log_plan_
                                                     const Optional& mass_, const Tensor& f_, const Tensor& g_, double eps) {
   check_weights(plan_, a_, b_, mass_, "sinkhorn_backward");
   check_weights(grad_log_plan_, f_, g_, mass_, "sinkhorn_backward");
-  for (int64_t d = 0; d < 3; ++d) STD_TORCH_CHECK(grad_log_plan_.size(d) == plan_.size(d), "sinkhorn_backward: expected a gradient like the plan");
+  for (int64_t d = 0; d < 3; ++d)
+    STD_TORCH_CHECK(grad_log_plan_.size(d) == plan_.size(d), "sinkhorn_backward: expected a gradient like the plan");
   STD_TORCH_CHECK(grad_log_plan_.scalar_type() == plan_.scalar_type(), "sinkhorn_backward: expected one dtype");
   const On on(plan_);
   const Tensor H = torch::stable::contiguous(grad_log_plan_), plan = torch::stable::contiguous(plan_);
@@ -85,7 +86,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad_log_plan_
       const Tensor workspace = torch::stable::new_empty(plan, {bytes}, ScalarType::Byte);
       on.check("sinkhorn_backward", sinkhorn_backward_cuda(q, B, workspace.mutable_data_ptr(), on.stream()));
     } else {
-      parallel(B, n * m, [&](int64_t begin, int64_t end) { sinkhorn_backward_cpu(q, begin, end, split); });
+      parallel(B, 4 * n * m, [&](int64_t begin, int64_t end) { sinkhorn_backward_cpu(q, begin, end, split); });
     }
   });
   return {grad_cost, grad_a, grad_b, grad_mass};

@@ -85,8 +85,8 @@ def partial_sinkhorn(
 ) -> SinkhornResult:
     r"""Entropic partial transport: the same objective over :math:`P\ge0, P1\le a, P'1\le b, \sum P=` `mass`.
 
-    :math:`P_{ij}=e^{(f_i+g_j+h-C_{ij})/\varepsilon}`, f and g <= 0, by Dykstra's scalings (Benamou et al. 2015, prop. 5) and Newton's method.
-    A mass equal to a side's sum makes that side's inequality an equation and h zero; equal to both sums, the problem is that of `sinkhorn`.
+    :math:`P_{ij}=e^{(f_i+g_j+h-C_{ij})/\varepsilon}`, f and g <= 0, by Dykstra's scalings (Benamou et al. 2015, prop. 5) and Newton's
+    method. A mass equal to a side's sum makes that side's inequality an equation and h zero; equal to both, it is that of `sinkhorn`.
 
     Args:
         mass: (...) or a number, in (0, min(sum a, sum b)], by up to 1e-6 of it above.
@@ -102,15 +102,25 @@ def partial_sinkhorn(
     return _solve("partial_sinkhorn", cost, mass, a, b, eps, max_iter, tol, init, backend)
 
 
-def _solve(name: str, cost: Tensor, mass: float | Tensor | None, a, b, eps, max_iter, tol, init, backend) -> SinkhornResult:
+def _solve(
+    name: str,
+    cost: Tensor,
+    mass: float | Tensor | None,
+    a: Tensor | None,
+    b: Tensor | None,
+    eps: float,
+    max_iter: int,
+    tol: float,
+    init: SinkhornResult | tuple[Tensor, Tensor] | None,
+    backend: str | None,
+) -> SinkhornResult:
     dtype, batch, problem, starts = prepare(name, cost, mass, a, b, eps, max_iter, tol, init)
     C, a, b, mass = problem
     tol = max(tol, 8 * torch.finfo(C.dtype).eps)
     P, f, g, h, error, iterations, converged = op("sinkhorn", backend, C)(*problem, *starts, float(eps), max_iter, tol)
     warn_unless_converged(name, converged, error, max_iter)
-    value = _Value.apply(C, a, b, mass, P.detach(), f, g, h, float(eps))
+    value, transport_cost = _Summary.apply(C, a, b, mass, P, f, g, h, float(eps))
     shaped = lambda x: x.reshape((*batch, *x.shape[1:])).to(dtype if x.is_floating_point() else x.dtype)  # noqa: E731
-    transport_cost = (P * C.masked_fill(P == 0, 0)).sum((1, 2))
     return SinkhornResult(*map(shaped, (P, f, g, value, transport_cost, error, iterations, converged, h)))
 
 
@@ -133,8 +143,14 @@ def prepare(
     tol: float,
     init: SinkhornResult | tuple[Tensor, Tensor] | None,
 ) -> tuple[torch.dtype, torch.Size, tuple[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor | None, Tensor | None]]:
-    """Checks, and makes one batch dimension: dtype, batch shape, (cost (B, n, m), a (B, n), b (B, m), mass (B) or None), (f0, g0) or Nones."""
-    f0, g0 = (None, None) if init is None else (init.f, init.g) if isinstance(init, SinkhornResult) else init
+    """Checks, and makes one batch dimension: dtype, batch shape, (cost (B, n, m), a (B, n), b (B, m), mass (B) or None), (f0, g0)."""
+    if isinstance(init, SinkhornResult):
+        init = init.f, init.g
+    if not (init is None or (isinstance(init, (tuple, list)) and len(init) == 2)):
+        raise ValueError(f"{name}: init: expected a SinkhornResult or potentials (f, g), got {type(init).__name__}")
+    if not (mass is None or isinstance(mass, (int, float, Tensor))):
+        raise ValueError(f"{name}: mass: expected a number or a tensor, got {type(mass).__name__}")
+    f0, g0 = init or (None, None)
     dtype = check_floating(name, cost=cost, a=a, b=b, f=f0, g=g0, **({"mass": mass} if isinstance(mass, Tensor) else {}))
     check_min_dim(name, cost=(cost, 2))
     n, m = cost.shape[-2:]
@@ -180,11 +196,11 @@ def _check_weights(name: str, a: Tensor | None, b: Tensor | None, mass: Tensor |
         check_values(name, label, w, lambda w: (w >= 0) & w.isfinite(), "finite weights >= 0")
         sums.append(w.detach().sum(-1, dtype=torch.float64))
         check_values(name, label, sums[-1], lambda s: s > 0, "rows with a positive sum")
-    if not all(values_are_free(x) for x in (a, b, mass) if x is not None):
+    given = [x for x in (a, b, mass) if x is not None]
+    if not given or not all(map(values_are_free, given)):
         return
     if mass is None:
-        given = a if a is not None else b
-        same = 1 if given is None else SAME_MASS.get(given.dtype, 2e-2)
+        same = SAME_MASS.get(given[0].dtype, 2e-2)
         A, B = torch.broadcast_tensors(*sums)
         if bool(((A - B).abs() > same * A).any()):
             worst = (A - B).abs().argmax()
@@ -198,37 +214,38 @@ def _check_weights(name: str, a: Tensor | None, b: Tensor | None, mass: Tensor |
             raise ValueError(f"{name}: mass: expected a number in (0, min(sum a, sum b)], here at most {most:.9g}, got {got:.9g}")
 
 
-class _Value(torch.autograd.Function):
-    """The dual value, whose gradients at the solution are the plan and the potentials (envelope theorem): no linear system."""
+class _Summary(torch.autograd.Function):
+    """The dual value, whose gradients at the solution are the plan and the potentials (envelope theorem): no linear system; and <P, C>."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(
         cost: Tensor, a: Tensor, b: Tensor, mass: Tensor | None, plan: Tensor, f: Tensor, g: Tensor, h: Tensor, eps: float
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         f, g = f.masked_fill(a <= 0, 0), g.masked_fill(b <= 0, 0)
-        total = plan.sum((1, 2))
-        return (f * a).sum(1) + (g * b).sum(1) + h * total - eps * total
+        total = a.sum(1) if mass is None else mass
+        # 0 of what may be infinite or not a number is 0; a plan of NaN has potentials of NaN.
+        return (f * a).sum(1) + (g * b).sum(1) + (h - eps) * total, (plan * cost).nansum((1, 2)) + (h - h)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        _, a, b, mass, plan, f, g, h, _ = inputs
-        ctx.save_for_backward(a, b, plan, f, g, h)
+    def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+        cost, a, b, mass, plan, f, g, h, _ = inputs
+        ctx.save_for_backward(cost, a, b, plan, f, g, h)
         ctx.partial = mass is not None
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple:
-        a, b, plan, f, g, h = ctx.saved_tensors
-        f, g = f.masked_fill(a <= 0, 0), g.masked_fill(b <= 0, 0)
+    def backward(ctx: Any, grad_value: Tensor, grad_paid: Tensor) -> tuple:
+        cost, a, b, plan, f, g, h = ctx.saved_tensors
         wanted = ctx.needs_input_grad
         return (
-            grad[:, None, None] * plan if wanted[0] else None,
-            grad[:, None] * f if wanted[1] else None,
-            grad[:, None] * g if wanted[2] else None,
-            grad * h if ctx.partial and wanted[3] else None,
-            *(None,) * 5,
+            (grad_value + grad_paid)[:, None, None] * plan if wanted[0] else None,
+            grad_value[:, None] * f.masked_fill(a <= 0, 0) if wanted[1] else None,
+            grad_value[:, None] * g.masked_fill(b <= 0, 0) if wanted[2] else None,
+            grad_value * h if ctx.partial and wanted[3] else None,
+            grad_paid[:, None, None] * cost.masked_fill(plan == 0, 0) if wanted[4] else None,
+            *(None,) * 4,
         )
 
 

@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .._checks import check_floating, check_min_dim, check_values, compute_dtype, values_are_free
-from .sinkhorn import SAME_MASS, SinkhornResult, _Value, warn_unless_converged
+from .sinkhorn import SAME_MASS, SinkhornResult, _Summary, warn_unless_converged
 
 
 def sinkhorn_sharded(
@@ -34,8 +34,8 @@ def sinkhorn_sharded(
 
     Returns:
         A `SinkhornResult` with this rank's rows of `plan` and `f`; all else is of the whole problem and equal on all ranks. Differentiable
-        as `sinkhorn`: every rank has to take part in a backward through `plan` or `transport_cost`, and gets the gradient of the sum of the ranks' losses
-        in `plan`, and that of the one loss in `value` and `transport_cost`.
+        as `sinkhorn`: every rank takes part in a backward through `plan` or `transport_cost`. Losses in a rank's rows of `plan` count as
+        summed over the ranks, one in `value` or `transport_cost` as one.
 
     Raises, Warns:
         As `sinkhorn`.
@@ -67,9 +67,8 @@ def sinkhorn_sharded(
     P, f, g, error, iterations, converged = _Plan.apply(C, a, b, float(eps), max_iter, tol, group)
     warn_unless_converged(name, converged, error, max_iter)
     zero = torch.zeros_like(error)
-    own = _Value.apply(C, a, b, None, P.detach(), f, g, zero, float(eps))
+    own, paid = _Summary.apply(C, a, b, None, P, f, g, zero, float(eps))
     columns = (g.masked_fill(b <= 0, 0) * b).sum(1).detach()
-    paid = (P * C.masked_fill(P == 0, 0)).sum((1, 2))
     everyone = _sum(torch.stack([own.detach() - columns, paid.detach()]), group)
     value, transport_cost = own + (everyone[0] + columns - own).detach(), paid + (everyone[1] - paid).detach()
     shaped = lambda x: x.reshape((*batch, *x.shape[1:])).to(dtype if x.is_floating_point() else x.dtype)  # noqa: E731
