@@ -166,7 +166,8 @@ def _weighted(ptr, weight_ptr, size, scale, BLOCK: tl.constexpr):
 @triton.jit(do_not_specialize=["n", "m", "max_iter"])
 def _forward(
     cost_ptr, a_ptr, b_ptr, mass_ptr, f0_ptr, g0_ptr, plan_ptr, f_ptr, g_ptr, h_ptr, error_ptr, iterations_ptr, converged_ptr,
-    workspace_ptr, constants_ptr, n, m, max_iter, PARTIAL: tl.constexpr, WARM: tl.constexpr, SLACK: tl.constexpr, I: tl.constexpr, J: tl.constexpr,
+    workspace_ptr, constants_ptr, n, m, max_iter,
+    PARTIAL: tl.constexpr, WARM: tl.constexpr, SLACK: tl.constexpr, I: tl.constexpr, J: tl.constexpr,
 ):  # fmt: skip
     T: tl.constexpr = cost_ptr.dtype.element_ty
     problem = tl.program_id(0).to(tl.int64)
