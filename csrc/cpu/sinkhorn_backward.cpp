@@ -32,6 +32,7 @@ class Gradient {
     for (int64_t j = 0; j < m_; ++j) s.q[j] = sums_[j];
     const bool balanced = form_.tight_rows && form_.tight_cols;
     s.solve(P, form_.has_mass(), balanced, 32 * double(std::numeric_limits<T>::epsilon()), true);
+    if (balanced) choose_constant();
 
     T *da = q_.grad_a + k * n_, *db = q_.grad_b + k * m_;
     for (int64_t i = 0; i < n_; ++i) da[i] = T(s.x[i]);
@@ -43,6 +44,17 @@ class Gradient {
   }
 
  private:
+  // The system may have been solved transposed, with r'lam = 0: c'mu = 0 is wanted.
+  void choose_constant() {
+    PlanSystem<T>& s = system_;
+    double sum = 0, total = 0;
+    for (int64_t j = 0; j < m_; ++j)
+      if (s.cols_on[j] != T(0)) sum += double(s.c[j]) * s.y[j], total += double(s.c[j]);
+    const double shift = total > 0 ? sum / total : 0;
+    for (int64_t j = 0; j < m_; ++j) s.y[j] -= s.cols_on[j] != T(0) ? shift : 0;
+    for (int64_t i = 0; i < n_; ++i) s.x[i] += s.rows_on[i] != T(0) ? shift : 0;
+  }
+
   Matrix<T> padded_rows(const T* plan) {
     if (width_ == m_) return {const_cast<T*>(plan), m_, m_};  // read only
     for (int64_t i = 0; i < n_; ++i)

@@ -1,5 +1,5 @@
-// The blocks that work on one problem, and a pass over their matrix. Most problems have one block; a large one has several, each with rows of
-// its own, all resident at once (a cooperative launch), which meet at a counter in device memory.
+// The blocks that work on one problem, and a pass over their matrix. Most problems have one block; a large one has several, each with rows
+// of its own, all resident at once (a cooperative launch), which meet at a counter in device memory.
 #pragma once
 #include "cuda/launch.cuh"
 #include "cuda/warp.cuh"
@@ -109,7 +109,7 @@ struct Field {
   __device__ int column(int panel, int slot) const { return (panel * side + across) * width() + slot * 32 + lane_rank(); }
 };
 
-// Sums down the columns, in parts that are still to be added: those of this block's groups, and those of all; for a team of one they are the same.
+// Sums down the columns, in parts that are still to be added: those of this block's groups, and those of all. A team of one has the same.
 template <typename A>
 struct Parts {
   A *own, *all;  // (groups, m), (rows, m)
@@ -157,8 +157,8 @@ __device__ A sum_rows(A (&x)[R]) {
   return sum;
 }
 
-// For every row i of the block: w[i] = weight(i, K_i v, once), then part[g][j] = sum of w[i] K_ij over the rows of group g. One reading of K where
-// there is one panel. `once` is true in one of the threads that compute a row's weight. part: (groups, m); ends without a barrier.
+// For every row i of the block: w[i] = weight(i, K_i v, once), then part[g][j] = sum of w[i] K_ij over the rows of group g. One reading of K
+// where there is one panel. `once` is true in one of the threads that compute a row's weight. part: (groups, m); ends without a barrier.
 template <typename T, typename A, bool Many, typename Weight>
 __device__ void pass(const Field<A, Many>& field, const T* K, const A* v, A* w, A* part, Scratch<A, Many>* scratch, Weight weight) {
   constexpr int R = Tile<A, Many>::kRows, S = Tile<A, Many>::kSlots, kShare = 32 / R;

@@ -243,7 +243,8 @@ cudaError_t check(const Launch& launch) {
     return record(cudaErrorInvalidConfiguration, "%s: block (%u, %u, %u), more than 1024 threads or none", launch.name, b.x, b.y, b.z);
   const uint64_t blocks = uint64_t(g.x) * g.y * g.z, resident = uint64_t(kMultiprocessors) * std::max(1u, 2048 / (b.x * b.y * b.z));
   if (launch.together && blocks > resident)
-    return record(cudaErrorCooperativeLaunchTooLarge, "%s: %ju blocks together, not up to %ju", launch.name, uintmax_t(blocks), uintmax_t(resident));
+    return record(cudaErrorCooperativeLaunchTooLarge, "%s: %ju blocks together, not up to %ju", launch.name, uintmax_t(blocks),
+                  uintmax_t(resident));
   const auto found = allowed.find(launch.kernel);
   const size_t limit = found == allowed.end() ? kSharedDefault : std::max(kSharedDefault, found->second);
   if (launch.shared_bytes > limit)

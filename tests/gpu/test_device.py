@@ -51,6 +51,12 @@ CALLS = {
 PURE = ["vmf_log_normalizer", "vmf_kl_uniform", "vmf_fit", "circular_wasserstein", "frechet_mean"]
 PURE = ["vmf_log_normalizer", "circular_wasserstein", "circular_wasserstein_power", "frechet_mean"]
 PURE = ["vmf_log_normalizer", "circular_wasserstein", "frechet_mean", "mahalanobis_cost"]
+    "sinkhorn": (lambda: (torch.rand(B, N, N + 2).double(),), lambda cost, **b: ts.sinkhorn(cost, eps=0.1, **b).plan),
+    "partial_sinkhorn": (lambda: (torch.rand(B, N, N + 2).double(),), lambda cost, **b: ts.partial_sinkhorn(cost, 0.6, eps=0.1, **b).plan),
+    "frechet_mean": (lambda: (torch.nn.functional.normalize(unit(B, 1, D) + 0.5 * unit(B, N, D), dim=-1),), None),
+}
+# Without a seed: a graph cannot copy one from the host. Deterministic in their inputs.
+PURE = ["vmf_log_normalizer", "circular_wasserstein", "sinkhorn", "frechet_mean"]
 
 
 @pytest.fixture(params=CALLS)
