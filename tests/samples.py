@@ -26,7 +26,7 @@ def weights(*shape):
 
 def sinkhorn_inputs(mass):
     cost = torch.rand(2, 4, 5, dtype=torch.float64).requires_grad_()
-    return cost, weights(2, 4), weights(2, 5), mass, None, None, 0.1, 200, 1e-9
+    return cost, weights(2, 4), weights(2, 5), mass, None, None, 0.1, 200, 1e-14
 
 
 def sinkhorn_backward_inputs():

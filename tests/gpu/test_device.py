@@ -44,19 +44,14 @@ CALLS = {
         lambda x, y, **b: ts.sliced_wasserstein_sphere(x, y, P, seed=3, **b),
     ),
     "mahalanobis_cost": (lambda: (unit(B, N, D), unit(B, N + 2, D), torch.eye(D).double() + unit(D, D)), ts.mahalanobis_cost),
+    "sinkhorn": (lambda: (torch.rand(B, N, N + 2).double(),), lambda cost, **b: ts.sinkhorn(cost, eps=0.1, **b).plan),
+    "partial_sinkhorn": (lambda: (torch.rand(B, N, N + 2).double(),), lambda cost, **b: ts.partial_sinkhorn(cost, 0.6, eps=0.1, **b).plan),
     "psd_project": (lambda: (unit(B, D, D),), lambda M, **_: ts.psd_project(M)),
     "frechet_mean": (lambda: (torch.nn.functional.normalize(unit(B, 1, D) + 0.5 * unit(B, N, D), dim=-1),), None),
 }
 # Without a seed: a graph cannot copy one from the host. Deterministic in their inputs.
-PURE = ["vmf_log_normalizer", "vmf_kl_uniform", "vmf_fit", "circular_wasserstein", "frechet_mean"]
-PURE = ["vmf_log_normalizer", "circular_wasserstein", "circular_wasserstein_power", "frechet_mean"]
-PURE = ["vmf_log_normalizer", "circular_wasserstein", "frechet_mean", "mahalanobis_cost"]
-    "sinkhorn": (lambda: (torch.rand(B, N, N + 2).double(),), lambda cost, **b: ts.sinkhorn(cost, eps=0.1, **b).plan),
-    "partial_sinkhorn": (lambda: (torch.rand(B, N, N + 2).double(),), lambda cost, **b: ts.partial_sinkhorn(cost, 0.6, eps=0.1, **b).plan),
-    "frechet_mean": (lambda: (torch.nn.functional.normalize(unit(B, 1, D) + 0.5 * unit(B, N, D), dim=-1),), None),
-}
-# Without a seed: a graph cannot copy one from the host. Deterministic in their inputs.
-PURE = ["vmf_log_normalizer", "circular_wasserstein", "sinkhorn", "frechet_mean"]
+PURE = ["vmf_log_normalizer", "vmf_kl_uniform", "vmf_fit", "circular_wasserstein", "circular_wasserstein_power", "frechet_mean"]
+PURE += ["mahalanobis_cost", "sinkhorn"]
 
 
 @pytest.fixture(params=CALLS)
