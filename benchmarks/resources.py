@@ -169,7 +169,7 @@ def compile_triton(launch: tuple, arch: int) -> Usage:
     from transphere.kernels._launch import FP_FUSION
 
     kernel, args, num_warps, constants = launch
-    kinds = {"float32": "*fp32", "float64": "*fp64", "int64": "*i64", "bfloat16": "*bf16"}
+    kinds = {"float32": "*fp32", "float64": "*fp64", "int64": "*i64", "int32": "*i32", "bfloat16": "*bf16", "bool": "*i1"}
     signature, attrs = {}, {}
     for i, (param, arg) in enumerate(zip(kernel.params, args, strict=False)):
         is_pointer = hasattr(arg, "dtype")

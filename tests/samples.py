@@ -20,6 +20,8 @@ def mahalanobis_inputs():
     with torch.no_grad():
         zM = z @ M
         return z, M, zM, z[:, :3] @ zM[:, 3:].mT, False
+
+
 def weights(*shape):
     return torch.full(shape, 1 / shape[-1], dtype=torch.float64)
 

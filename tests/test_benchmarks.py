@@ -165,14 +165,16 @@ def test_slow_and_absent_peers_are_named_not_timed(bench):
 
 
 def test_curves_are_measured_and_drawn(tmp_path):
-    import curves
+    import curves_vmf_sample as curves
 
     pytest.importorskip("matplotlib")
     assert curves.main(["--points", "2", "--seconds", "0.01", "--out", str(tmp_path)]) == 0
-    with (tmp_path / "curves.csv").open() as file:
+    with (tmp_path / "curves_vmf_sample.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {r["way"] for r in rows} == set(curves.STYLES) and {r["shape"].split()[0] for r in rows} == {"d", "laws", "kappa"}
-    assert (tmp_path / "curves.png").stat().st_size > 10_000
+    assert (tmp_path / "curves_vmf_sample.png").stat().st_size > 10_000
+
+
 def test_curves_of_the_sliced_distance(monkeypatch, tmp_path):
     monkeypatch.setattr(curves_sliced_wasserstein, "POINTS", 64)
     assert curves_sliced_wasserstein.main(["--points", "1", "--seconds", "0.01", "--out", str(tmp_path)]) == 0
@@ -208,5 +210,5 @@ def test_curves_of_time_against_accuracy(batch, tmp_path):
         errors = [curves.l1(f()) for _, f in points]
         assert len(errors) >= 6 and errors[-1] < 1e-2 and errors[-1] <= errors[0]
         rows += [dict(costs="matched", b=256, batch=1, eps=0.05, way=way, error=e, ms=1.0 + k) for k, e in enumerate(errors)]
-    curves.draw(rows, tmp_path / "curves.png")
-    assert (tmp_path / "curves.png").stat().st_size > 10000
+    curves.draw(rows, tmp_path / "curves_sinkhorn.png")
+    assert (tmp_path / "curves_sinkhorn.png").stat().st_size > 10000

@@ -143,7 +143,8 @@ def test_small_eps_in_float32(eps, backend, size):
     uniform = torch.full((n,), 1 / n).cpu().double().numpy()
     for k in range(2):
         exact = ot.emd2(uniform, uniform, C[k].cpu().double().numpy())
-        assert exact - 1e-4 <= r.transport_cost[k].item() <= exact + eps * 2 * math.log(n) + 1e-3
+        least = exact - 1e-4 - r.error[k].item()  # mass that is not where it should be can cost less, by at most max C = 1 each
+        assert least <= r.transport_cost[k].item() <= exact + eps * 2 * math.log(n) + 1e-3
 
 
 def test_masked_rows_and_columns(dtype, backend, size):

@@ -1,14 +1,12 @@
 """Problems of entropic transport, and their solution by loops run to the end, in the words of a textbook."""
 
-import emulated
 import pytest
 import torch
 from conftest import BACKENDS
 
-from transphere import _library
-
-# For tests of `sinkhorn` over the backends that have it.
-SERVED = [b for b in BACKENDS if {"triton": _library.has_triton("sinkhorn"), "emulated": "sinkhorn" in emulated.operators()}.get(b, True)]
+# Interpreted, an iteration takes 10 ms: there these tests are for `make test-slow`, and test_sinkhorn_gpu_forms.py has the kernels' forms.
+SLOW = [] if torch.cuda.is_available() else [pytest.mark.slow]
+SERVED = [pytest.param(b, marks=SLOW) if b == "triton" else b for b in BACKENDS]
 over_backends = pytest.mark.parametrize("backend", SERVED, indirect=True)
 
 

@@ -26,8 +26,9 @@ class SphericalSliced(nn.Module):
         super().__init__()
         self.n_projections, self.n_samples, self.debias, self.max_grad = n_projections, n_samples, debias, max_grad
 
-    def forward(self, embeddings: Embeddings, present: Present = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss and {"sliced": itself, detached}. `present` maps a modality to a bool mask (batch,): absent items leave the mean."""
+    def forward(self, embeddings: Embeddings, present: Present = None, groups: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss and {"sliced": itself, detached}. `present` maps a modality to a bool mask (batch,): absent items leave the mean.
+        `groups` is taken, as by the other losses, and changes nothing: no two items are compared."""
         check_embeddings("SphericalSliced", embeddings, present)
         z = draw(embeddings, self.n_samples)
         twin = draw(embeddings, self.n_samples) if self.debias else None

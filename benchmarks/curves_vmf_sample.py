@@ -1,4 +1,4 @@
-"""Time of vMF draws against d, the number of laws and kappa: curves.csv and curves.png, `python benchmarks/curves.py`.
+"""Time of vMF draws against d, the number of laws and kappa: curves_vmf_sample.csv and .png beside benchmarks.csv.
 
 The rest as in run.py: checked first, turn by turn, medians with their 20th and 80th percentiles.
 """
@@ -99,9 +99,10 @@ def main(argv: list[str] | None = None) -> int:
     out = args.out or HERE / "results" / report.folder_name(device)
     out.mkdir(parents=True, exist_ok=True)
     rows = measure(device, args.points, args.seconds)
-    plot(rows, out / "curves.png")
-    report.write_csv(out / "curves.csv", [{k: v for k, v in r.items() if k in report.COLUMNS} for r in rows], report.machine(device))
-    print(f"{len(rows)} measurements: {out}/curves.csv, curves.png")
+    plot(rows, out / "curves_vmf_sample.png")
+    columns = [{k: v for k, v in r.items() if k in report.COLUMNS} for r in rows]
+    report.write_csv(out / "curves_vmf_sample.csv", columns, report.machine(device))
+    print(f"{len(rows)} measurements: {out}/curves_vmf_sample.csv, .png")
     return 0
 
 
