@@ -136,6 +136,7 @@ def test_equal_embeddings_and_half():
         (dict(metric="cosine"), "metric: expected one of 'mahalanobis', 'diagonal', 'euclidean', got 'cosine'"),
         (dict(mass=1.5), r"mass: expected None or a fraction in \(0, 1\], got 1.5"),
         (dict(scale="mean"), "scale: expected one of 'max', 'detached max', None, got 'mean'"),
+        (dict(duplicates="ignore"), "duplicates: expected one of 'positive', got 'ignore'"),
         (dict(init="zeros"), "init: expected one of 'paper', 'identity', got 'zeros'"),
     ],
 )

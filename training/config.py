@@ -20,7 +20,8 @@ from .errors import UserError, near
 
 RECIPES = Path(__file__).parent / "recipes"
 OBJECTIVES = (
-    "contrastive", "sliced", "harnessed", "mc-infonce", "pcmc", "pcmr", "triplet", "entropic-contrastive", "pcme", "mpc"
+    "contrastive", "sliced", "harnessed", "mc-infonce", "pcmc", "pcmr", "triplet", "entropic-contrastive", "pcme", "mpc",
+    "learning-to-match",
 )  # fmt: skip
 SCHEDULES = ("constant", "cosine")
 
@@ -67,6 +68,10 @@ class Objective:
     margin: float | None = None
     hardest: bool | None = None
     eps: float | None = None
+    metric: str | None = None
+    mass: float | None = None
+    scale: str | None = None
+    init: str | None = None
     bottleneck: float | None = None
     uniformity: float | None = None
     penalty: float | None = None

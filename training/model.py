@@ -25,6 +25,7 @@ LOSSES = {
     "entropic-contrastive": losses.EntropicContrastive,
     "pcme": losses.PCME,
     "mpc": losses.MPC,
+    "learning-to-match": losses.LearningToMatch,
 }
 SHARED = ("temperature", "n_samples", "n_projections", "weight")  # keys that recipes to be compared have in common
 
@@ -81,11 +82,12 @@ def build_model(config: configuration.Model, dims: dict[str, int]) -> Model:
         raise UserError(f"a modality cannot have this name: {error.args[0]}") from None
 
 
-def build_objective(config: configuration.Objective) -> nn.Module:
-    """The loss that the configuration names: loss(embeddings, present, ...) -> (scalar, parts)."""
+def build_objective(config: configuration.Objective, dim: int) -> nn.Module:
+    """The loss that the configuration names, over embeddings of dimension `dim`: loss(embeddings, present, ...) -> (scalar, parts)."""
     loss = LOSSES[config.name]
     takes = inspect.signature(loss).parameters
     given = {key: value for key, value in dataclasses.asdict(config).items() if key != "name" and value is not None}
+    given |= {"dim": dim} if "dim" in takes else {}
     for key in given.keys() - takes.keys() - set(SHARED):
         raise UserError(f"objective.{key}: {config.name} does not take it; it takes {', '.join(takes)}")
     for key, parameter in takes.items():

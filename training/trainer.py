@@ -70,7 +70,7 @@ class Trainer:
         dims = {name: x.shape[1] for name, x in train.inputs.items()}
         with self._seeded("init"):
             self.model = build_model(config.model, dims).to(self.device)
-            self.objective = build_objective(config.objective).to(self.device)
+            self.objective = build_objective(config.objective, config.model.dim).to(self.device)
         for name, branch in self.model.items():
             if self.train.present[name].any():
                 branch.encoder.fit(self.train.inputs[name][self.train.present[name]])

@@ -31,6 +31,8 @@ class LearningToMatch(nn.Module):
             holds it constant; None leaves the costs in the unit of the embeddings.
         init: "paper", (A + A')/2 + I with A uniform on [0, 1], projected: at d = 1024 45 percent of its eigenvalues are negative before.
             One eigenvalue, d/2 + 1 along the vector of ones, outweighs all others. "identity" starts from the Euclidean distance.
+        duplicates: what items of one group are to each other: "positive" spreads the matching evenly within the group. There is no other
+            choice: a plan cannot leave an entry out without moving its mass elsewhere.
     """
 
     def __init__(
@@ -41,6 +43,8 @@ class LearningToMatch(nn.Module):
         mass: float | None = None,
         scale: str | None = "max",
         init: str = "paper",
+        *,
+        duplicates: str = "positive",
     ) -> None:
         super().__init__()
         name = type(self).__name__
@@ -50,6 +54,7 @@ class LearningToMatch(nn.Module):
             ("metric", metric, ("mahalanobis", "diagonal", "euclidean")),
             ("scale", scale, ("max", "detached max", None)),
             ("init", init, ("paper", "identity")),
+            ("duplicates", duplicates, ("positive",)),
         ):
             if value not in allowed:
                 raise ValueError(f"{name}: {argument}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")

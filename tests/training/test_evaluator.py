@@ -164,11 +164,11 @@ def test_objectives():
     assert set(config.OBJECTIVES) == set(LOSSES)
     for name in config.OBJECTIVES:
         eps = 0.1 if name == "entropic-contrastive" else None
-        objective = build_objective(config.Objective(name=name, n_projections=4, n_samples=3, eps=eps))
+        objective = build_objective(config.Objective(name=name, n_projections=4, n_samples=3, eps=eps), 8)
         batch = batch_of(["a", "b", "c", "d"], {"speech": [True, True, False, True]})
         loss, parts = objective(model_for(batch)(batch.inputs), batch.present)
         assert torch.isfinite(loss) and loss.ndim == 0 and parts
-    assert build_objective(config.Objective(name="pcmr", rho=2.0, form="elementwise")).rho == 2.0
+    assert build_objective(config.Objective(name="pcmr", rho=2.0, form="elementwise"), 8).rho == 2.0
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_objectives():
 )
 def test_objectives_refuse(options, message):
     with pytest.raises(UserError, match=message):
-        build_objective(config.Objective(**options))
+        build_objective(config.Objective(**options), 8)
 
 
 def test_features_of_a_manifest(manifest, write_manifest, tmp_path):

@@ -49,7 +49,8 @@ def test_every_recipe_learns(name, manifest, tiny, tmp_path):
 @pytest.mark.parametrize("name", config.OBJECTIVES)
 def test_every_objective_trains(name, manifest, tiny, tmp_path):
     options = ["objective.eps=0.1"] if name == "entropic-contrastive" else []
-    options += [] if name == "sliced" else ['objective.duplicates="ignore"']
+    duplicates = {"sliced": None, "learning-to-match": "positive"}.get(name, "ignore")
+    options += [f"objective.duplicates={duplicates}"] if duplicates else []
     fit(recipe(manifest, tiny, f"objective.name={name}", *options), tmp_path / "run", progress=False)
     assert history(tmp_path / "run")[-1]["val_mrr"] > 0.1
 
@@ -141,7 +142,7 @@ class Poisoned(torch.nn.Module):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("part", ["sliced", "gradient"])
 def test_a_loss_that_is_not_finite_stops_the_run(value, part, manifest, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "build_objective", lambda _: Poisoned(value, 5, part))  # two steps an epoch: the third epoch breaks
+    monkeypatch.setattr(trainer, "build_objective", lambda *_: Poisoned(value, 5, part))  # two steps an epoch: the third epoch breaks
     out = tmp_path / "run"
     with pytest.raises(NonFiniteError) as error:
         fit(recipe(manifest, tiny), out, progress=False)
