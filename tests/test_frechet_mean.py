@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import transphere as ts
+from transphere._linalg import solve
 
 
 def cap(n, d, angle, *batch, seed=0, dtype=torch.float64):
@@ -131,3 +132,17 @@ def test_bad_input(unit):
             with pytest.raises(ValueError, match=message):
                 f(*args)
     assert math.isclose(ts.chordal_mean(z).norm().item(), 1)
+
+
+@pytest.mark.parametrize("n", [3, 200])
+def test_systems_are_solved_whatever_the_threads(n):
+    """Batched, oneMKL's LU is wrong from here on above some 130 rows."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        A = torch.rand(4, n, n, dtype=torch.float64) + n * torch.eye(n, dtype=torch.float64)
+        b = torch.rand(4, n, 2, dtype=torch.float64)
+        torch.testing.assert_close(A @ solve(A, b), b)
+        assert solve(A[:0], b[:0]).shape == (0, n, 2)
+    finally:
+        torch.set_num_threads(threads)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .._checks import check_floating, check_min_dim, check_values, compute_dtype, values_are_free
+from .._linalg import solve
 
 
 def frechet_mean(z: Tensor, weights: Tensor | None = None, *, max_iter: int = 50, tol: float = 1e-7) -> Tensor:
@@ -128,12 +129,11 @@ class _FrechetMean(torch.autograd.Function):
         g = grad - (grad * m).sum(-1, keepdim=True) * m
         n, d = z.shape[-2:]
         eye = torch.eye(min(n, d), dtype=z.dtype, device=z.device) * alpha[..., None, None]
-        # solve_ex: solve waits for the device to see whether a matrix was singular
         if n <= d:  # Woodbury
-            inner = torch.linalg.solve_ex(eye + Q @ Q.mT, Q @ g[..., None])[0]
+            inner = solve(eye + Q @ Q.mT, Q @ g[..., None])
             y = (g - (Q.mT @ inner)[..., 0]) / alpha[..., None]
         else:
-            y = torch.linalg.solve_ex(eye + Q.mT @ Q, g[..., None])[0][..., 0]
+            y = solve(eye + Q.mT @ Q, g[..., None])[..., 0]
         # log_m is an isometry along the geodesic and stretches by phi across it
         slope = (away @ y[..., None])[..., 0]                                                # (..., n)
         bend = torch.where(small, -2 / 3, (c - phi) / s2)

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from .._checks import values_are_free
+from .._linalg import solve
 
 
 def sinkhorn(
@@ -85,7 +86,7 @@ def sinkhorn_backward(
     S += 1e-14 * diagonal                                                                    # parts that no entry above rounding connects
     right = torch.cat([H.sum(1) * cols, H.sum((1, 2))[:, None] * neither], 1)
     right = right - (Q.mT @ (over_r * H.sum(2))[..., None])[..., 0]
-    x = torch.linalg.solve_ex(S, right[..., None])[0][..., 0]                                # solve_ex: solve would wait for the device
+    x = solve(S, right[..., None])[..., 0]
     mu, rho = x[:, :-1] * cols, x[:, -1:] * neither
     lam = over_r * (H.sum(2) - (P @ mu[..., None])[..., 0] - r * rho)
     grad_cost = (P * (lam[:, :, None] + mu[:, None] + rho[..., None]) - H) / eps
