@@ -117,9 +117,10 @@ def _splits(pairs: Iterable[tuple[Hashable, Item]]) -> dict[Any, list[str]]:
 
 def _captions(items: Sequence[Item]) -> Iterable[tuple[str, Item]]:
     for item in items:
-        for entry in item.modalities.values():
-            for text in entry["texts"] if entry and "texts" in entry else ():
-                yield normalise_caption(text), item
+        for name, entry in item.modalities.items():
+            if name != "class":  # whose names are in every split by their nature
+                for text in entry["texts"] if entry and "texts" in entry else ():
+                    yield normalise_caption(text), item
 
 
 def _modality(items: Sequence[Item], name: str, facts: dict[str, Facts | CorruptFile]) -> dict[str, Any]:
@@ -170,8 +171,8 @@ def audit_table(report: dict[str, Any]) -> str:
             out += [f"  {_case(case)}" for case in cases[:EXAMPLES]]
             out += [f"  ... and {len(cases) - EXAMPLES} more (--json has all)"] if len(cases) > EXAMPLES else []
     if report["shared"]:
-        out += ["", "items that share content, and the R@1 in % that no system can exceed, where only the item itself is right | where"]
-        out += ["items of equal caption are right as well, as transphere eval counts:"]
+        out += ["", "shared content, and the R@1 in % that no system can exceed for it: where only the item itself is right | where"]
+        out += ["items of equal caption are right too, as transphere eval counts"]
         for found in report["shared"][:DIRECTIONS]:
             parts = [f"{count} items share their {found[side]}" for side, count in found["shared"].items() if count]
             name = f"{found['split']}: {found['query']} -> {found['target']}"
@@ -183,17 +184,19 @@ def audit_table(report: dict[str, Any]) -> str:
 
 
 def _case(case: dict[str, Any]) -> str:
-    what = case.get("reason") or case.get("caption") or case.get("group") or case.get("file") or ", ".join(case.get("files", ()))
+    what = case.get("reason") or case.get("caption") or case.get("group") or case.get("file") or _some(case.get("files", ()))
     what = what or ", ".join(str(value) for value in case.values())
     level = "" if "level" not in case else " (digital silence)" if case["level"] is None else f" ({case['level']} dB)"
-    ids = case.get("items", [])
-    some = ", ".join(ids[:4]) + (f", ... {len(ids)} in all" if len(ids) > 4 else "")
-    return f"{what}{level}" + (f"  [{some}]" if some else "")
+    return f"{what}{level}" + (f"  [{_some(case['items'])}]" if "items" in case else "")
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f", ... {len(names)} in all" if len(names) > most else "")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="a manifest, JSON lines")
-    parser.add_argument("--silent", type=float, default=SILENT, metavar="DB", help=f"a sound at or below this is silent (default: {SILENT:g})")
+    parser.add_argument("--silent", type=float, default=SILENT, metavar="DB", help=f"a sound at this level is silent (default: {SILENT:g})")
     parser.add_argument("--quick", action="store_true", help="only look whether the files are there, instead of reading each to its end")
     parser.add_argument("--json", action="store_true", help="print everything as JSON instead of a table")
 

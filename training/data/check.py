@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ..encoders.audio import read_sound
-from ..encoders.image import flatten, open_image
 from ..errors import CorruptFile
 
 SOUNDS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".m4a", ".aac")
@@ -65,6 +63,8 @@ def inspect(path: Path, quick: bool = False) -> Facts:
     if ending in SOUNDS:
         return _sound(path, head)
     if ending in PICTURES:
+        from ..encoders.image import flatten, open_image
+
         grey = np.asarray(flatten(open_image(path)).convert("L"), np.float32)
         return Facts(spread=float(grey.std()))
     if ending in _CONTAINERS:
@@ -99,6 +99,8 @@ def _sound(path: Path, head: bytes) -> Facts:
         lacking = int.from_bytes(head[4:8], "little") + 8 - path.stat().st_size
         if 8 < lacking < 2**31:  # streamed files declare nearly 2^32 bytes; a few bytes of padding are often forgotten
             raise CorruptFile(f"{path}: the sound is cut short: {lacking} bytes are missing")
+    from ..encoders.audio import read_sound  # seconds to import, for which --help need not wait
+
     samples, rate = read_sound(path)  # (n,)
     power = float(np.square(samples, dtype=np.float64).mean())
     return Facts(seconds=len(samples) / rate, level=float(10 * np.log10(power)) if power else -np.inf)

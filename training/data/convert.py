@@ -79,11 +79,12 @@ class Faults(Skipped):
     items = 0
 
     def add(self, item: str, error: CorruptFile) -> None:
+        text = str(error) if item in str(error) else f"{item}: {error}"
         if self.strict:
-            raise UserError(f"{item}: {error} (--strict)") from error
-        self.reasons[item] = str(error)
+            raise UserError(f"{text} (--strict)") from error
+        self.reasons[item] = text
         if len(self.reasons) <= SHOWN:
-            tqdm.write(f"warning: {item}: {error}", file=sys.stderr)
+            tqdm.write(f"warning: {text}", file=sys.stderr)
 
 
 def _unique(items: list[Item], skipped: Skipped) -> list[Item]:

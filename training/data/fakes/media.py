@@ -36,10 +36,11 @@ def picture(path: Path, number: int) -> None:
     image.save(path, quality=90)
 
 
-def video(path: Path) -> None:
+def video(path: Path, number: int) -> None:
     """Only the first bytes of a container: no reader of ours decodes a video, and this plays nowhere."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"RIFF\x04\0\0\0AVI " if path.suffix == ".avi" else b"\0\0\0\x10ftypisom\0\0\2\0")
+    head = b"RIFF\x08\0\0\0AVI " if path.suffix == ".avi" else b"\0\0\0\x14ftypisom\0\0\2\0"
+    path.write_bytes(head + number.to_bytes(4, "big"))
 
 
 def cut(path: Path) -> None:

@@ -22,7 +22,7 @@ def write(folder: Path, n: int) -> tuple[int, int]:
         label, split = number % 3, "test" if number % 6 == 5 else "train"
         asset = 483821 + number
         parts["video_ml"].append([asset, label, split, 25, number % 2])
-        video(folder / f"video_ml/{asset}.mp4")
+        video(folder / f"video_ml/{asset}.mp4", number)
         if number not in (1, 2):
             sound(folder / f"video_ml/{asset}.wav", number, rate=22_050)
             picture(folder / f"video_ml/{asset}/frame_00001.jpg", number)

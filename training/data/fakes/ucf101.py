@@ -17,7 +17,7 @@ def write(folder: Path, n: int) -> tuple[int, int]:
         label, group = number % 3, number // 3
         action = _CLASSES[label]
         file = f"v_{action.replace('Handstand', 'HandStand')}_g{group + 1:02d}_c{number % 2 + 1:02d}"
-        video(folder / f"UCF-101/{action}/{file}.avi")
+        video(folder / f"UCF-101/{action}/{file}.avi", number)
         picture(folder / f"UCF-101/{action}/{file}/frame_00001.jpg", number)
         listed = f"{action}/{file.replace('HandStand', 'Handstand') if number == 4 else file}.avi"
         lists["train" if group else "test"].append(f"{listed} {label + 1}" if group else listed)

@@ -31,7 +31,7 @@ def read(folder: Path, variant: str, skipped: Skipped) -> list[Item]:
         split = row.get("split", "")
         if identity in found or (split and split not in SHARES):
             reason = f"id {identity!r} is used twice" if identity in found else f"expected a split of {', '.join(SHARES)}, got {split!r}"
-            skipped.add(where, CorruptFile(f"{listed}: {reason}"))
+            skipped.add(where, CorruptFile(reason))
             continue
         found[identity] = row
         keys[identity] = [("cover", row["image"]), *([("artist", row["artist"])] if row.get("artist") else [])]

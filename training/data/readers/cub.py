@@ -42,7 +42,7 @@ def read(folder: Path, variant: str, skipped: Skipped) -> list[Item]:
     for number, name in _pairs(root / "images.txt", skipped):
         label = name_of.get(class_of.get(number, ""), "")
         if label != name.split("/")[0]:  # an off-by-one label would show here
-            skipped.add(name, CorruptFile(f"{root / 'image_class_labels.txt'}: expected the class of {name}, got {label or 'none'!r}"))
+            skipped.add(name, CorruptFile(f"image_class_labels.txt: expected its folder's class, got {label or 'none'!r}"))
             continue
         if (split := split_of(number, name, label)) is None:
             continue
@@ -67,7 +67,7 @@ def _pairs(file: Path, skipped: Skipped) -> list[tuple[str, str]]:
         if len(words) == 2 and words[0].isdigit():
             found.append((words[0], words[1].strip()))
         else:
-            skipped.add(where, CorruptFile(f"{file}: expected a number and a value, got {line[:60]!r}"))
+            skipped.add(where, CorruptFile(f"expected a number and a value, got {line[:60]!r}"))
     return found
 
 
@@ -92,7 +92,7 @@ def _attributes(file: Path | None, skipped: Skipped) -> dict[str, bytearray]:
     for where, line in lines(file) if file else ():
         words = line.split(None, 4)
         if len(words) < 4 or not words[1].isdigit() or not 1 <= int(words[1]) <= ATTRIBUTES or words[2] not in ("0", "1"):
-            skipped.add(where, CorruptFile(f"{file}: expected image attribute is_present certainty, got {line[:60]!r}"))
+            skipped.add(where, CorruptFile(f"expected image attribute is_present certainty, got {line[:60]!r}"))
             continue
         found.setdefault(words[0], bytearray(ATTRIBUTES))[int(words[1]) - 1] = int(words[2])
     return found
@@ -104,9 +104,9 @@ def _class_attributes(file: Path | None, classes: int) -> list[list[float]]:
         try:
             row = [round(float(word) / 100, 6) for word in line.split()]
         except ValueError as error:
-            raise UserError(f"{file}: {where}: {error}") from error
+            raise UserError(f"{where}: {error}") from error
         if len(row) != ATTRIBUTES:
-            raise UserError(f"{file}: {where}: expected {ATTRIBUTES} numbers, got {len(row)}")
+            raise UserError(f"{where}: expected {ATTRIBUTES} numbers, got {len(row)}")
         found.append(row)
     if file and len(found) != classes:
         raise UserError(f"{file}: expected a line for each of {classes} classes, got {len(found)}")

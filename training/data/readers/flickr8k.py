@@ -59,7 +59,7 @@ def _texts(token: Path, skipped: Skipped) -> dict[str, dict[int, str]]:
         key, tab, text = line.partition("\t")
         picture, _, number = key.rpartition("#")
         if not tab or not number.isdigit() or not picture.endswith(".jpg") or not text.strip():
-            skipped.add(where, CorruptFile(f"{token}: expected NAME.jpg#k, a tab and a caption, got {line[:60]!r}"))
+            skipped.add(where, CorruptFile(f"expected NAME.jpg#k, a tab and a caption, got {line[:60]!r}"))
         else:
             found.setdefault(picture, {})[int(number)] = text.strip()
     return found
@@ -76,7 +76,7 @@ def _wavs(folder: Path, skipped: Skipped) -> dict[str, dict[int, tuple[str, str 
     for where, line in lines(listed):
         words = line.split()
         if len(words) != 3 or not words[2].removeprefix("#").isdigit():
-            skipped.add(where, CorruptFile(f"{listed}: expected WAV JPG #k, got {line[:60]!r}"))
+            skipped.add(where, CorruptFile(f"expected WAV JPG #k, got {line[:60]!r}"))
             continue
         wav = f"{relative(listed.parent, folder)}/wavs/{words[0]}".removeprefix("./")
         found.setdefault(words[1], {})[int(words[2].removeprefix("#"))] = (wav, speakers.get(words[0]))

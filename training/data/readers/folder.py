@@ -28,7 +28,7 @@ _TABLE = "captions.csv"
 def read(folder: Path, variant: str, skipped: Skipped) -> list[Item]:
     """The items with two modalities or more; the others are named and left out. Equal first captions make items each other's hits, and
     keep them on one side of a split."""
-    files = sorted(_files(folder))
+    files = sorted(_files(folder, skipped))
     if not files:
         raise UserError(f"{folder}: expected files that end in {', '.join(_KINDS)}, found none")
     paired = _paired(files)
@@ -36,7 +36,7 @@ def read(folder: Path, variant: str, skipped: Skipped) -> list[Item]:
     texts = {key: _texts(folder, kinds, rows[key]) for key, kinds in paired.items()}
     for key, kinds in list(paired.items()):
         if len(kinds.keys() - {"text"}) + bool(texts[key]) < 2:
-            skipped.add(key, CorruptFile(f"{folder / next(iter(kinds.values()))}: no file of another kind, and no caption, goes with it"))
+            skipped.add(next(iter(kinds.values())), CorruptFile("no file of another kind, and no caption, goes with it"))
             del paired[key]
     keys = {key: [("caption", normalise_caption(texts[key][0]))] if texts[key] else [] for key in paired}
     group_of = {**connected(keys), **{key: rows[key]["group"] for key in paired if rows[key].get("group")}}
@@ -44,36 +44,44 @@ def read(folder: Path, variant: str, skipped: Skipped) -> list[Item]:
     items = []
     for key, kinds in paired.items():
         media = {kind: path(name) for kind, name in kinds.items() if kind != "text"}
-        split = rows[key].get("split") or _split(next(iter(kinds.values()))) or drawn[key]
+        top, file = _split(next(iter(kinds.values())))
+        split = rows[key].get("split") or top or drawn[key]
         caption = normalise_caption(texts[key][0]) if texts[key] else ""
-        label = rows[key].get("label") or (Path(key).parent.name if "/" in key else "")
+        # where the folders tell items apart, and not kinds of files, the folder is a category
+        label = rows[key].get("label") or (file.parent.name if key.endswith(file.with_suffix("").as_posix()) else "")
         entries = {**media, "text": {"texts": texts[key]} if texts[key] else None}
         items.append(Item(key, split, group_of[key], caption, entries, label=label))
     return items
 
 
-def _files(folder: Path) -> list[str]:
+def _files(folder: Path, skipped: Skipped) -> list[str]:
     found = []
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         base = Path(place).relative_to(folder)
         found += [(base / name).as_posix() for name in names if Path(name).suffix.lower() in _KINDS and not name.startswith(".")]
+    for name in [name for name in found if not name.isprintable() and name != name.encode(errors="ignore").decode()]:
+        skipped.add(name.encode(errors="replace").decode(), CorruptFile("the file's name is not UTF-8"))
+        found.remove(name)
     return found
 
 
-def _split(name: str) -> str | None:
-    first, slash, _ = name.partition("/")
-    return _SPLITS.get(first.lower()) if slash else None
+def _split(name: str) -> tuple[str, Path]:
+    """The split that the top folder says, or "", and the path below it."""
+    first, slash, rest = name.partition("/")
+    split = _SPLITS.get(first.lower(), "") if slash else ""
+    return split, Path(rest if split else name)
 
 
 def _paired(files: list[str]) -> dict[str, dict[str, str]]:
     """key -> {kind: file}: by name alone, or, where two files of a kind would meet, by the path without its ending."""
-    for key_of in (lambda name: Path(name).stem, lambda name: Path(name).with_suffix("").as_posix()):
+    for key_of in (lambda file: file.stem, lambda file: file.with_suffix("").as_posix()):
         paired: dict[str, dict[str, str]] = defaultdict(dict)
         clash = None
         for name in files:
-            # the same name in train and in test is two items
-            key, kind = f"{split}/{key_of(name)}" if (split := _split(name)) else key_of(name), _KINDS[Path(name).suffix.lower()]
+            split, file = _split(name)
+            key = f"{split}/{key_of(file)}".removeprefix("/")  # the same name in train and in test is two items
+            kind = _KINDS[file.suffix.lower()]
             clash = clash or ((paired[key][kind], name) if kind in paired[key] else None)
             paired[key][kind] = name
         if clash is None:
@@ -99,9 +107,9 @@ def _rows(listed: Path, paired: dict[str, dict[str, str]], skipped: Skipped) -> 
         split = row.get("split", "").strip()
         if len(keys) != 1 or (split and split not in SHARES):
             expected = f"a split of {', '.join(SHARES)}, got {split!r}" if len(keys) == 1 else f"the name of one item, got {row['file']!r}"
-            skipped.add(where, CorruptFile(f"{listed}: expected {expected}" + (f" ({len(keys)} items)" if len(keys) > 1 else "")))
+            skipped.add(where, CorruptFile(f"expected {expected}" + (f" ({len(keys)} items)" if len(keys) > 1 else "")))
             continue
-        of_item = found[keys.pop()]
+        of_item = found[next(iter(keys))]
         of_item["captions"] += [caption] if (caption := row.get("caption", "").strip()) else []
         of_item.update({name: value for name in ("split", "group", "label") if (value := row.get(name, "").strip())})
     return found

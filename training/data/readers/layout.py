@@ -47,11 +47,11 @@ def inside(folder: Path, place: Path, name: str) -> str:
 
 
 def lines(path: Path, encoding: str = "utf-8-sig") -> Iterator[tuple[str, str]]:
-    """("file line N", line) of every line that is not blank; a byte-order mark and the end of a Windows line are taken off."""
+    """("FILE, line N", line) of every line that is not blank; a byte-order mark and the end of a Windows line are taken off."""
     for number, line in enumerate(_decoded(path, encoding), start=1):
         line = line.removesuffix("\n").removesuffix("\r")
         if line.strip():
-            yield f"{path.name} line {number}", line
+            yield f"{path}, line {number}", line
 
 
 def header(path: Path, encoding: str = "utf-8-sig") -> list[str]:
@@ -61,7 +61,7 @@ def header(path: Path, encoding: str = "utf-8-sig") -> list[str]:
 
 
 def table(path: Path, columns: Sequence[str], skipped: Skipped, encoding: str = "utf-8-sig") -> Iterator[tuple[str, dict[str, str]]]:
-    """("file line N", row) of a CSV file with a header. Rows without a value in one of ``columns``, or too long, go to ``skipped``."""
+    """("FILE, line N", row) of a CSV file with a header. Rows without a value in one of ``columns``, or too long, go to ``skipped``."""
     names = header(path, encoding)
     if missing := [name for name in columns if name not in names]:
         raise UserError(f"{path}: expected the columns {', '.join(columns)}, got {', '.join(names) or 'an empty file'}; no {missing[0]!r}")
@@ -72,21 +72,21 @@ def table(path: Path, columns: Sequence[str], skipped: Skipped, encoding: str = 
             continue  # the header
         if absent or len(cells) > len(names):
             reason = f"no {absent[0]!r}" if absent else f"expected {len(names)} columns, got {len(cells)}"
-            skipped.add(where, CorruptFile(f"{path}: {reason}"))
+            skipped.add(where, CorruptFile(reason))
         else:
             yield where, row
 
 
 def rows(path: Path, skipped: Skipped, encoding: str = "utf-8-sig", width: int = 0) -> Iterator[tuple[str, list[str]]]:
-    """("file line N", cells) of a CSV file without a header; rows of fewer than ``width`` cells go to ``skipped``."""
+    """("FILE, line N", cells) of a CSV file without a header; rows of fewer than ``width`` cells go to ``skipped``."""
     reader = csv.reader(_decoded(path, encoding))
     try:
         for cells in reader:
-            where = f"{path.name} line {reader.line_num}"
+            where = f"{path}, line {reader.line_num}"
             if not any(cell.strip() for cell in cells):
                 continue
             if len(cells) < width:
-                skipped.add(where, CorruptFile(f"{path}: expected {width} columns, got {len(cells)}"))
+                skipped.add(where, CorruptFile(f"expected {width} columns, got {len(cells)}"))
             else:
                 yield where, cells
     except csv.Error as error:

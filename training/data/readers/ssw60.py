@@ -35,7 +35,7 @@ def read(folder: Path, variant: str, skipped: Skipped) -> list[Item]:
         name, split = names.get(row["label"]), _SPLITS.get(row["split"].strip())
         if name is None or split is None:
             reason = f"no label {row['label']!r} in {taxa.name}" if name is None else f"split {row['split']!r}"
-            skipped.add(where, CorruptFile(f"{root / part}.csv: {reason}"))
+            skipped.add(where, CorruptFile(reason))
             continue
         asset = row["asset_id"].strip()
         if variant == "video":

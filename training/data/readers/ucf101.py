@@ -34,7 +34,7 @@ def read(folder: Path, variant: str, skipped: Skipped) -> list[Item]:
             action, _, file = name.partition("/")
             if action not in known or (label.strip() or known[action]) != known[action] or not file:
                 reason = f"expected CLASS/VIDEO and the class's number of classInd.txt ({known.get(action, 'none')}), got {line.strip()!r}"
-                skipped.add(where, CorruptFile(f"{listed}: {reason}"))
+                skipped.add(where, CorruptFile(reason))
                 continue
             video = on_disk.get(file.lower(), videos / action / file)
             words = " ".join(re.findall("[A-Z]+(?![a-z])|[A-Z][a-z]*|[0-9]+", action)).lower()

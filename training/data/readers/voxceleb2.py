@@ -39,7 +39,7 @@ def _lists(folder: Path, skipped: Skipped) -> list[Item]:
         for where, line in lines(train):
             speaker, _, name = line.strip().partition(" ")
             if name.split("/")[0] != speaker:
-                skipped.add(where, CorruptFile(f"{train}: expected ID ID/VIDEO/UTT.wav, got {line.strip()!r}"))
+                skipped.add(where, CorruptFile(f"expected ID ID/VIDEO/UTT.wav, got {line.strip()!r}"))
             else:
                 items.append(_item(folder, "train", name, None, skipped))
     if pairs := optional(folder, "test_pairs.csv", "veri_test.csv"):
@@ -54,7 +54,7 @@ def _official(folder: Path, skipped: Skipped) -> list[Item]:
         speaker, part = row["VoxCeleb2 ID"].strip(), row["Set"].strip()
         place = next((p for kind in ("aac", "wav") if (p := folder / part / kind / speaker).is_dir()), None)
         if part not in ("dev", "test") or place is None:
-            skipped.add(where, CorruptFile(f"{folder / part / 'aac' / speaker}: missing"))
+            skipped.add(where, CorruptFile(f"expected a folder {part}/aac/{speaker}, found none"))
             continue
         sounds = {file.with_suffix(".wav") for file in place.glob("*/*") if file.suffix in (".wav", ".m4a")}
         for sound in sorted(sounds):

@@ -33,7 +33,7 @@ def read(folder: Path, variant: str, skipped: Skipped) -> list[Item]:
         listed = optional(folder, *(f"{name}{ending}" for name in names for ending in ("_ids.txt", ".txt")))
         for where, line in lines(listed) if listed else ():
             if not (match := _ID.search(line.strip())):
-                skipped.add(where, CorruptFile(f"{listed}: expected a YouTube id of 11 characters, got {line.strip()!r}"))
+                skipped.add(where, CorruptFile(f"expected a YouTube id of 11 characters, got {line.strip()!r}"))
                 continue
             video = match[1]
             known = _metadata(folder, files.get(f"{video}.info.json"), video, skipped)
@@ -64,5 +64,5 @@ def _metadata(folder: Path, name: str | None, video: str, skipped: Skipped) -> d
         known = {"title": found.get("title"), "channel": found.get("channel") or found.get("uploader"), "upload_date": date}
         return {key: " ".join(str(value).split()) for key, value in known.items() if value}
     except (OSError, ValueError, AttributeError) as error:
-        skipped.add(f"{video}.info.json", CorruptFile(f"{folder / name}: not the metadata of a video: {error}"))
+        skipped.add(name, CorruptFile(f"not the metadata of a video: {error}"))
         return {}
