@@ -25,15 +25,19 @@ def ceiling(queries: Sequence[tuple[Hashable, int]], gallery: Sequence[tuple[Has
     """
     if not queries:
         raise ValueError("queries: expected one or more, got none")
-    own: dict[int, Counter] = defaultdict(Counter)  # m_ib
-    total: Counter = Counter()  # M_b
+    total = Counter(content for content, _ in gallery)  # M_b
+    own: dict[int, list[Hashable]] = defaultdict(list)  # b, m_ib times
     for content, item in gallery:
-        own[item][content] += 1
-        total[content] += 1
-    hits: dict[Hashable, Counter] = defaultdict(Counter)
+        own[item].append(content)
+    asked: dict[Hashable, list[int]] = defaultdict(list)
     for content, item in queries:
-        hits[content].update(own[item])
-    return fsum(max((count / total[b] for b, count in of_a.items()), default=0.0) for of_a in hits.values()) / len(queries)
+        asked[content].append(item)
+
+    def best(items: list[int]) -> float:
+        hits = Counter(content for item in items for content in own.get(item, ()))
+        return max((count / total[content] for content, count in hits.items()), default=0.0)
+
+    return fsum(best(items) for items in asked.values()) / len(queries)
 
 
 def ceilings(items: Sequence[Item], bytes_of: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -59,8 +63,9 @@ def ceilings(items: Sequence[Item], bytes_of: Mapping[str, str]) -> list[dict[st
                 shared = {"query": _shared(asked), "target": _shared(answers)}
                 if query == target or not asked or not any(shared.values()):
                     continue
-                best = ceiling(asked, answers)
-                counted = ceiling([(content, key_of[i]) for content, i in asked], [(content, key_of[i]) for content, i in answers])
+                best = counted = ceiling(asked, answers)
+                if len(numbers) < len(chosen):
+                    counted = ceiling([(content, key_of[i]) for content, i in asked], [(content, key_of[i]) for content, i in answers])
                 about = {"split": split, "query": query, "target": target, "ceiling": best, "equal_captions": counted}
                 found.append({**about, "queries": len(asked), "shared": shared})
     return found
