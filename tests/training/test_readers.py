@@ -290,6 +290,7 @@ def test_another_layout_is_refused_by_name(name, tmp_path):
         (b'file_name,caption_1\na.wav,"' + b"x" * 200_000 + b'"\n', "line 2: not CSV: field larger"),
         (b"file_name,caption_1\nonly\n", "no item.*no 'caption_1'"),
         (b"file_name,caption_1\na,b,c\n", "expected 2 columns, got 3"),
+        (b'file_name,caption_1\na.wav,"x\0y"\n', "line 2: holds a NUL byte"),
     ],
 )
 def test_bad_tables(content, message, tmp_path):
@@ -415,3 +416,30 @@ def test_what_the_tones_and_shapes_are(tmp_path):
     samples, rate = soundfile.read(tmp_path / "a.wav")
     assert rate == 44_100 and abs(samples).max() > 0.2 and Image.open(tmp_path / "a.jpg").size == (64, 48)
     assert len(set(media.captions(1, 10))) == 10 and json.dumps(media.captions(1, 1))
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    for number in range(2):
+        media.picture(tmp_path / "elsewhere" / f"{number}.png", number)
+        media.sound(tmp_path / "d" / f"{number}.wav", number)
+    (tmp_path / "d" / "pictures").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "again").symlink_to(tmp_path / "d")
+    manifest, faults = convert("folder", tmp_path / "d", progress=False)
+    assert [item.id for item in manifest.items] == ["0", "1"] and not faults.reasons
+    assert manifest.items[0].modalities["image"] == {"path": "pictures/0.png"}
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_files_are_read(tmp_path, monkeypatch):
+    fake("esc50", tmp_path / "d")
+    monkeypatch.setattr("transphere.training.data.convert.os.access", lambda place, mode: False)
+    with pytest.raises(UserError, match="cannot be written; --out"):
+        convert("esc50", tmp_path / "d", progress=False)
+
+
+def test_a_text_file_that_is_not_utf8_is_named_and_left_out(tmp_path):
+    for number in range(2):
+        media.picture(tmp_path / f"{number}.png", number)
+        (tmp_path / f"{number}.txt").write_bytes(b"caf\xe9\n" if number else "café\n".encode())
+    manifest, faults = convert("folder", tmp_path, progress=False)
+    assert [item.id for item in manifest.items] == ["0"]
+    assert "expected UTF-8, got byte 0xe9" in faults.reasons[str(tmp_path / "1.txt")] and "1.png" in faults.reasons

@@ -59,6 +59,9 @@ def convert(
         raise UserError(f"{out}: expected a file's name, got a folder")
     if out.exists() and not overwrite:
         raise UserError(f"{out}: there is a manifest already; --overwrite replaces it, --out writes another")
+    home = next(place for place in (out.parent, *out.parent.parents) if place.is_dir())
+    if not os.access(home, os.W_OK):
+        raise UserError(f"{home}: cannot be written; --out names a manifest elsewhere")
     skipped = Faults(strict)
     items = [item for item in module.read(folder, variant, skipped) if item.split in (splits or SHARES)]
     if not items:

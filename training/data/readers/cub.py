@@ -14,7 +14,7 @@ from pathlib import Path
 from ...errors import CorruptFile, UserError
 from ..corpus import Skipped
 from ..manifest import Item
-from .layout import find, lines, optional, path, relative
+from .layout import captions, find, lines, optional, path, relative
 
 VARIANTS = {
     **{f"fold{k}": f"by class: 100 train, 50 val (PCME's trainval{k}), 50 unseen test" for k in (1, 2, 3)},
@@ -46,8 +46,8 @@ def read(folder: Path, variant: str, skipped: Skipped) -> list[Item]:
             continue
         if (split := split_of(number, name, label)) is None:
             continue
-        captions = optional(texts, Path(name).with_suffix(".txt").as_posix())
-        chosen = [line.strip() for _, line in lines(captions)] if captions else []
+        written = optional(texts, Path(name).with_suffix(".txt").as_posix())
+        chosen = captions(written, skipped) if written else []
         modalities = {
             "image": path(f"{image}/images/{name}".removeprefix("/")),
             "text": {"texts": chosen} if chosen else None,

@@ -8,7 +8,6 @@ captions.csv adds captions and says more: file (a name, with or without ending o
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from ..check import PICTURES, SOUNDS, VIDEOS
 from ..corpus import Skipped
 from ..groups import SHARES, assign, connected, normalise_caption
 from ..manifest import Item
-from .layout import header, lines, path, table
+from .layout import captions, header, path, relative, table, walk
 
 VARIANTS = {"files": "files paired by name"}
 _KINDS = {**dict.fromkeys(PICTURES, "image"), **dict.fromkeys(SOUNDS, "audio"), **dict.fromkeys(VIDEOS, "video"), ".txt": "text"}
@@ -33,7 +32,7 @@ def read(folder: Path, variant: str, skipped: Skipped) -> list[Item]:
         raise UserError(f"{folder}: expected files that end in {', '.join(_KINDS)}, found none")
     paired = _paired(files)
     rows = _rows(folder / _TABLE, paired, skipped)
-    texts = {key: _texts(folder, kinds, rows[key]) for key, kinds in paired.items()}
+    texts = {key: _texts(folder, kinds, rows[key], skipped) for key, kinds in paired.items()}
     for key, kinds in list(paired.items()):
         if len(kinds.keys() - {"text"}) + bool(texts[key]) < 2:
             skipped.add(next(iter(kinds.values())), CorruptFile("no file of another kind, and no caption, goes with it"))
@@ -56,13 +55,14 @@ def read(folder: Path, variant: str, skipped: Skipped) -> list[Item]:
 
 def _files(folder: Path, skipped: Skipped) -> list[str]:
     found = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        base = Path(place).relative_to(folder)
-        found += [(base / name).as_posix() for name in names if Path(name).suffix.lower() in _KINDS and not name.startswith(".")]
-    for name in [name for name in found if not name.isprintable() and name != name.encode(errors="ignore").decode()]:
-        skipped.add(name.encode(errors="replace").decode(), CorruptFile("the file's name is not UTF-8"))
-        found.remove(name)
+    for file in walk(folder):
+        name = relative(file, folder)
+        if file.suffix.lower() not in _KINDS:
+            continue
+        if (printable := name.encode(errors="replace").decode()) != name:
+            skipped.add(printable, CorruptFile("the file's name is not UTF-8"))
+        else:
+            found.append(name)
     return found
 
 
@@ -115,6 +115,6 @@ def _rows(listed: Path, paired: dict[str, dict[str, str]], skipped: Skipped) -> 
     return found
 
 
-def _texts(folder: Path, kinds: dict[str, str], row: dict) -> list[str]:
-    written = [line.strip() for _, line in lines(folder / kinds["text"])] if "text" in kinds else []
+def _texts(folder: Path, kinds: dict[str, str], row: dict, skipped: Skipped) -> list[str]:
+    written = captions(folder / kinds["text"], skipped) if "text" in kinds else []
     return list(dict.fromkeys(written + row["captions"]))

@@ -54,6 +54,15 @@ def lines(path: Path, encoding: str = "utf-8-sig") -> Iterator[tuple[str, str]]:
             yield f"{path}, line {number}", line
 
 
+def captions(path: Path, skipped: Skipped) -> list[str]:
+    """The lines of one item's text file; none, and a word to ``skipped``, where it cannot be read."""
+    try:
+        return [line.strip() for _, line in lines(path)]
+    except UserError as error:
+        skipped.add(str(path), CorruptFile(str(error)))
+        return []
+
+
 def header(path: Path, encoding: str = "utf-8-sig") -> list[str]:
     """The column names of a CSV file, without the blanks around them that some lists have."""
     first = next(lines(path, encoding), ("", ""))[1]
@@ -96,12 +105,22 @@ def rows(path: Path, skipped: Skipped, encoding: str = "utf-8-sig", width: int =
 def stems(root: Path, folder: Path, endings: Sequence[str] = SOUNDS) -> dict[str, str]:
     """Name without ending -> path relative to ``root`` of the files anywhere below ``folder`` that have one of the endings."""
     found = {}
-    for place, _, names in os.walk(folder):
-        for name in sorted(names):
-            stem, ending = os.path.splitext(name)
-            if ending.lower() in endings and not name.startswith("."):
-                found.setdefault(stem, relative(Path(place, name), root))
+    for file in walk(folder):
+        if file.suffix.lower() in endings:
+            found.setdefault(file.stem, relative(file, root))
     return found
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """The files below a folder, hidden ones apart, in the order of their names; links to folders are followed, each folder once."""
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
 
 
 def captioned(
@@ -149,6 +168,8 @@ def _decoded(path: Path, encoding: str) -> Iterator[str]:
         with path.open("rb") as file:
             for line in file:
                 number += 1
+                if b"\0" in line:
+                    raise UserError(f"{path}, line {number}: holds a NUL byte, which no text has")
                 yield line.decode(encoding)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error

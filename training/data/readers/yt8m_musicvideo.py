@@ -9,7 +9,6 @@ al. (ISMIR 2024, footnote 2), whose quotation marks are read as marking the fiel
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from ...errors import CorruptFile
 from ..check import PICTURES, SOUNDS
 from ..corpus import Skipped
 from ..manifest import Item
-from .layout import find, lines, optional, path, relative
+from .layout import find, lines, optional, path, relative, walk
 
 VARIANTS = {"lists": "the lists of ids; the group is the channel"}
 _ID = re.compile(r"(?:^|v=|youtu\.be/|/)([\w-]{11})(?:$|[&?#\s])")
@@ -27,7 +26,7 @@ _ID = re.compile(r"(?:^|v=|youtu\.be/|/)([\w-]{11})(?:$|[&?#\s])")
 def read(folder: Path, variant: str, skipped: Skipped) -> list[Item]:
     """The items of all lists, with audio, image and text; metadata without a title leave the text null."""
     find(folder, *(f"{split}{ending}" for split in ("train", "test") for ending in ("_ids.txt", ".txt")))
-    files = {name: relative(Path(place, name), folder) for place, _, names in os.walk(folder) for name in names}
+    files = {file.name: relative(file, folder) for file in walk(folder)}
     items = []
     for split, names in (("train", ("train",)), ("val", ("val", "validation")), ("test", ("test",))):
         listed = optional(folder, *(f"{name}{ending}" for name in names for ending in ("_ids.txt", ".txt")))
