@@ -214,6 +214,13 @@ def test_files_that_are_not_what_they_say(name, content, reason, tmp_path):
         inspect(tmp_path / "folder.wav")
 
 
+def test_colours_of_one_grey_are_not_blank(tmp_path):
+    pixels = np.full((8, 8, 3), (0, 150, 0), np.uint8)
+    pixels[:4] = (180, 34, 122)  # to the eye of a grey scale the same as the green
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert inspect(tmp_path / "a.png").spread > 50
+
+
 def test_streamed_and_padded_sounds_are_whole(tmp_path):
     media.sound(tmp_path / "a.wav", 1)
     whole = (tmp_path / "a.wav").read_bytes()
