@@ -1,5 +1,5 @@
-"""Plans of matched pairs at eps = .05, alone and in a batch, to an L1 error of 1e-6: late in training (noise .7), where plain iterations need
-hundreds of steps, and in its middle (1.1), where they need tens.
+"""Plans of matched pairs at eps = .05, alone and in a batch, to an L1 error of 1e-6: late in training (noise .7), where plain iterations
+need hundreds of steps, and in its middle (1.1), where they need tens.
 
 A peer that takes a number of iterations instead of a tolerance gets the fewest, in coarse steps, with which its plan passes the check. The
 floor is the work of one iteration as torch does it: two products with K.

@@ -69,7 +69,7 @@ def sliced_wasserstein_backward(
     block_p = power_of_2(P, 256)
     block_r = BLOCK // block_p
     launch(
-        _backward, triton.cdiv(B * n, block_r) * triton.cdiv(P, block_p), grad_cost, cost, rises, u, v, grad_u, grad_v, B * n, n, P, max_grad,
-        BLOCK_R=block_r, BLOCK_P=block_p,
+        _backward, triton.cdiv(B * n, block_r) * triton.cdiv(P, block_p),
+        grad_cost, cost, rises, u, v, grad_u, grad_v, B * n, n, P, max_grad, BLOCK_R=block_r, BLOCK_P=block_p,
     )  # fmt: skip
     return grad_u, grad_v
