@@ -84,6 +84,24 @@ def _demo(arguments: argparse.Namespace) -> None:
     demo(arguments.out, arguments.corpus, workers=workers)
 
 
+def _experiment(arguments: argparse.Namespace) -> None:
+    from .experiment import experiment_names, load_experiment, run_experiment
+
+    if arguments.name is None:
+        for name in experiment_names():
+            print(f"{name:22}{load_experiment(name).title}")
+        return
+    experiment = load_experiment(arguments.name, arguments.data)
+    out = arguments.out or Path("experiments") / experiment.name
+    run_experiment(experiment, out, seeds=arguments.seeds, workers=arguments.workers, changes=arguments.set)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
 def _data_build(arguments: argparse.Namespace) -> None:
     from .data import Manifest, build
 
@@ -151,6 +169,20 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("--split", choices=("train", "val", "test"), default="test", help="which items (default: test)")
         made.add_argument("--data", metavar="MANIFEST", help="the manifest, if it has moved since the run was trained")
     evaluate.add_argument("--json", action="store_true", help="print everything as JSON instead of a table")
+
+    experiment = command(
+        commands,
+        "experiment",
+        _experiment,
+        "compare variants of a recipe over several seeds: a table, JSON and pictures; without a name: list what there is",
+        example="Example: transphere experiment harnessed --workers 2",
+    )
+    experiment.add_argument("name", nargs="?", metavar="NAME", help="an experiment that comes with the package, or the path of a TOML file")
+    experiment.add_argument("--out", type=Path, metavar="DIR", help="folder of the runs and results (default: experiments/NAME)")
+    experiment.add_argument("--data", metavar="MANIFEST", help="a manifest or a corpus in the place of those that the experiment names")
+    experiment.add_argument("--seeds", type=_positive, metavar="N", help="how many seeds (default: as the experiment says, mostly 3)")
+    experiment.add_argument("--workers", type=_positive, default=1, metavar="N", help="runs at a time, each on one core (default: 1)")
+    experiment.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of every run; may be repeated")
 
     data = commands.add_parser("data", help="build a corpus, or list the known ones", description="Build a corpus, or list the known ones.")
     actions = data.add_subparsers(title="commands", required=True, metavar="COMMAND")

@@ -34,6 +34,9 @@ class Data:
     split_seed: int | None = None  # None keeps the manifest's own splits; a number assigns the groups anew
     modalities: list[str] = field(default_factory=list)  # empty: all that the manifest has
     encoders: dict[str, str] = field(default_factory=dict)  # modality -> frozen encoder; modalities given as vectors need none
+    split_by: str = "group"  # with split_seed: "group", or "item", which leaks and shows by how much
+    noise: dict[str, float] = field(default_factory=dict)  # modality -> share of training items that get another one's
+    missing: dict[str, float] = field(default_factory=dict)  # modality -> share of training items that lose it
 
 
 @dataclass(frozen=True)
@@ -200,7 +203,7 @@ def _override(values: dict[str, object], text: str) -> None:
     _known(names[1], keys, f"--set {text}: unknown key", f"{names[0]}.")
     hint = keys[names[1]]
     if typing.get_origin(hint) is dict and len(names) == 3:
-        hint = str
+        hint = typing.get_args(hint)[1]
     elif len(names) > 2:
         raise UserError(f"--set {text}: {names[0]}.{names[1]} holds a single value, not a table")
     table = values
@@ -252,6 +255,10 @@ def _check(config: Config) -> None:
     rules = [
         (len(set(data.modalities)) == len(data.modalities), "data.modalities", "each modality once", data.modalities),
         (len(data.modalities) != 1, "data.modalities", "none (all) or at least two", data.modalities),
+        (data.split_by in ("group", "item"), "data.split_by", "group or item", data.split_by),
+        (data.split_by == "group" or data.split_seed is not None, "data.split_by", "group without a data.split_seed", data.split_by),
+        *((0 <= rate <= 1, f"data.noise.{name}", "0 <= rate <= 1", rate) for name, rate in data.noise.items()),
+        *((0 <= rate < 1, f"data.missing.{name}", "0 <= rate < 1", rate) for name, rate in data.missing.items()),
         (model.dim >= 2, "model.dim", "at least 2", model.dim),
         (model.hidden >= 0, "model.hidden", "0 (none) or more", model.hidden),
         (0 <= model.dropout < 1, "model.dropout", "0 <= dropout < 1", model.dropout),

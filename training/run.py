@@ -22,6 +22,7 @@ from . import checkpoint
 from . import config as configuration
 from .batch import Batch, encoders_of, load_features
 from .config import Config
+from .data.corruption import corrupt
 from .data.manifest import Manifest
 from .encoders import encoder
 from .errors import UserError, near
@@ -129,7 +130,9 @@ def open_manifest(data: configuration.Data) -> Manifest:
     elif not path.exists() and os.sep not in name and not path.suffix:
         raise UserError(f"data: {name!r} is no file and no corpus; {near(name, CORPORA)}")
     manifest = Manifest.read(path)
-    return manifest if data.split_seed is None else manifest.resplit(data.split_seed)
+    if data.split_seed is not None:
+        manifest = manifest.resplit(data.split_seed, data.split_by)
+    return corrupt(manifest, data.missing, data.noise, data.split_seed or 0) if data.missing or data.noise else manifest
 
 
 def run_digest(config: Config, manifest: Manifest) -> str:
