@@ -83,6 +83,8 @@ def encoders_of(manifest: Manifest, data: Data) -> dict[str, str]:
             chosen[name] = "vector"
         elif name in data.encoders:
             chosen[name] = data.encoders[name]
+        elif name.partition("_")[0] in data.encoders:  # text_fr is encoded as text is
+            chosen[name] = data.encoders[name.partition("_")[0]]
         else:
             raise UserError(
                 f"{manifest.path}: nothing says how to encode {name!r}; give --set data.encoders.{name}=NAME ({', '.join(ENCODERS)}), "

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from transphere.training import data
-from transphere.training.data import cache, pins, raster, tux
+from transphere.training.data import alike, cache, pins, raster, tux
 from transphere.training.data.features import features
 from transphere.training.data.manifest import Manifest
 from transphere.training.errors import SourceUnavailable, UserError
@@ -56,7 +56,7 @@ def root(tmp_path, monkeypatch):
     """A package folder with six usable stamps and much that is to be left out."""
     monkeypatch.setenv("TRANSPHERE_CACHE", str(tmp_path / "the cache é"))
     monkeypatch.setattr(tux, "fetch", lambda package: tmp_path / "package")
-    monkeypatch.setattr(tux, "encoder", lambda name: Thumbnail())
+    monkeypatch.setattr(alike, "encoder", lambda name: Thumbnail())
     root = tmp_path / "package" / "usr" / "share" / "tuxpaint" / "stamps"
     stamp(root, "animals/birds/penguin", "A penguin.", languages=("fr", "es", "en"))
     stamp(root, "animals/birds/cartoon/big [pingüin]", "The penguin!")
@@ -233,7 +233,7 @@ def test_a_finished_build_is_kept_and_a_damaged_one_made_whole(root, monkeypatch
     monkeypatch.undo()
     monkeypatch.setenv("TRANSPHERE_CACHE", str(manifest.root.parent.parent))
     monkeypatch.setattr(tux, "fetch", lambda package: root.parents[3])
-    monkeypatch.setattr(tux, "encoder", lambda name: Thumbnail())
+    monkeypatch.setattr(alike, "encoder", lambda name: Thumbnail())
     (manifest.root / "images/food/pear.png").unlink()
     assert build() == manifest and (manifest.root / "images/food/pear.png").is_file()
     (manifest.root / "manifest.jsonl").write_text((manifest.root / "manifest.jsonl").read_text()[:-40])
