@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -51,6 +51,11 @@ class Batch:
         """The items with at least two modalities: no loss can learn from fewer."""
         count = torch.stack(list(self.present.values())).sum(0)  # (B,)
         return self.select((count >= 2).nonzero().flatten().tolist())
+
+    def stream(self, index_lists: Iterable[list[int]], key: int) -> Iterator[Batch]:
+        """The batches of the items at these places, one after the other. `key` is that of the noise on inputs; features have none."""
+        for index in index_lists:
+            yield self.select(index)
 
     def to(self, device: torch.device) -> Batch:
         return Batch(

@@ -8,6 +8,8 @@ from torch import nn
 
 from transphere import VonMisesFisher
 
+from .seeding import Dropout
+
 
 class VonMisesFisherHead(nn.Module):
     """(B, d_in) features -> VonMisesFisher of batch shape (B,) on the unit sphere of R^dim.
@@ -19,9 +21,9 @@ class VonMisesFisherHead(nn.Module):
     def __init__(self, d_in: int, dim: int, hidden: int, dropout: float, kappa: tuple[float, float]) -> None:
         super().__init__()
         self.low, self.high = kappa
-        layers = [nn.LayerNorm(d_in), nn.Dropout(dropout)]
+        layers = [nn.LayerNorm(d_in), Dropout(dropout)]
         if hidden:
-            layers += [nn.Linear(d_in, hidden), nn.GELU(), nn.Dropout(dropout)]
+            layers += [nn.Linear(d_in, hidden), nn.GELU(), Dropout(dropout)]
         self.trunk = nn.Sequential(*layers)
         self.loc = nn.Linear(hidden or d_in, dim)
         self.concentration = nn.Linear(hidden or d_in, 1)

@@ -39,7 +39,9 @@ class Branch(nn.Module):
         self.head = head
 
     def forward(self, x: torch.Tensor) -> VonMisesFisher:
-        return self.head(self.encoder(x))
+        features = self.encoder(x)
+        with torch.autocast(features.device.type, enabled=False):  # bfloat16 has three digits: too few for kappa and a unit vector
+            return self.head(features if features.dtype == torch.float64 else features.float())
 
 
 class Frozen(nn.Module):
