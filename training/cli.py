@@ -10,13 +10,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
+from . import check
+from .errors import LostProcess, Stopped, UserError
 
-EXIT_USER, EXIT_NOT_FINITE, EXIT_INTERRUPTED = 2, 3, 130
+EXIT_USER, EXIT_NOT_FINITE, EXIT_LOST, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 3, 4, 75, 130
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 done, 2 something the user can put right, 3 a loss that is not finite, 130 interrupted."""
+    """Run one command; returns the exit code.
+
+    0 done, 2 something the user can put right, 3 a loss that is not finite, 4 another process of a distributed run is gone, 75 stopped by
+    SIGTERM or SIGUSR1 and saved, 130 interrupted.
+    """
     arguments = _parser().parse_args(argv)
     try:
         return arguments.call(arguments) or 0
@@ -24,6 +29,10 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(str(error), EXIT_USER)
     except ArithmeticError as error:
         return _fail(f"{error}. The last good checkpoint is kept", EXIT_NOT_FINITE)
+    except LostProcess as error:
+        return _fail(f"{error}. The last checkpoint is kept: --resume auto", EXIT_LOST)
+    except Stopped as error:
+        return _fail(f"{error}; the same command with --resume auto goes on", EXIT_STOPPED)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command (fit: with --resume auto) goes on from what is finished", EXIT_INTERRUPTED)
     except BrokenPipeError:  # the reader of a pipe has gone, as in `transphere eval RUN | head -1`
@@ -151,6 +160,8 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("--split", choices=("train", "val", "test"), default="test", help="which items (default: test)")
         made.add_argument("--data", metavar="MANIFEST", help="the manifest, if it has moved since the run was trained")
     evaluate.add_argument("--json", action="store_true", help="print everything as JSON instead of a table")
+
+    check.add_arguments(commands)
 
     data = commands.add_parser("data", help="build a corpus, or list the known ones", description="Build a corpus, or list the known ones.")
     actions = data.add_subparsers(title="commands", required=True, metavar="COMMAND")

@@ -23,8 +23,10 @@ OBJECTIVES = (
     "contrastive", "sliced", "harnessed", "mc-infonce", "pcmc", "pcmr", "triplet", "entropic-contrastive", "pcme", "mpc",
     "learning-to-match",
 )  # fmt: skip
-SCHEDULES = ("constant", "cosine")
+OPTIMISERS, SCHEDULES, PRECISIONS = ("adamw", "adam", "sgd"), ("constant", "cosine", "step"), ("fp32", "bf16")
 HEADS = ("vmf", "linear", "residual")
+
+WITHOUT_EFFECT = (("data", "manifest"), ("data", "workers"), ("run", "save_every"), ("run", "tensorboard"), ("run", "timeout"))  # on any result
 
 
 @dataclass(frozen=True)
@@ -102,14 +104,21 @@ class Objective:
 
 @dataclass(frozen=True)
 class Optim:
-    """Adam (AdamW where weight_decay > 0)."""
+    """How it is minimised."""
 
+    name: str = "adamw"  # adamw, adam, sgd; without weight decay the first two are one
     lr: float = 1e-3
     weight_decay: float = 0.0
+    momentum: float = 0.9  # of sgd
     clip_norm: float = 0.0  # 0: gradients are not clipped
-    schedule: str = "constant"
-    batch_size: int = 128
+    schedule: str = "constant"  # constant, cosine (to 0 at the end), step (times gamma every step_epochs epochs)
+    warmup: int = 0  # steps over which the rate rises to lr
+    step_epochs: int = 10
+    gamma: float = 0.1
+    batch_size: int = 128  # items a step, over all processes and chunks
+    accumulate: int = 1  # chunks that a process cuts its items into to save memory; the gradient stays exact
     epochs: int = 60
+    ema: float = 0.0  # decay of the average of the weights that is validated and saved; 0: none
 
 
 @dataclass(frozen=True)
@@ -120,7 +129,13 @@ class Run:
     eval_every: int = 1  # epochs between validations; a checkpoint is written at each
     patience: int = 0  # validations without a better MRR before the run stops; 0: never
     eval_samples: int = 64  # samples of a distribution from which its Fréchet mean is taken; 0: its mean direction
+    save_every: int = 0  # steps between checkpoints, beside those at validations; 0: none
     device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
+    precision: str = "fp32"  # or bf16: encoders under autocast; heads and losses stay in float32
+    compile: bool = False  # torch.compile the model
+    sync_batchnorm: bool = False  # statistics of BatchNorm over all processes
+    tensorboard: bool = False
+    timeout: int = 1800  # seconds that a process waits for another before it ends the job
 
 
 @dataclass(frozen=True)
@@ -139,9 +154,10 @@ class Config:
         return dataclasses.replace(self, **{s: dataclasses.replace(getattr(self, s), **keys) for s, keys in sections.items()})
 
     def digest(self, *facts: str) -> str:
-        """sha256 of every value that can change a result (where the manifest lies, or who reads it, cannot), and of further `facts`."""
+        """sha256 of every value that can change a result (WITHOUT_EFFECT cannot), and of further `facts`."""
         values = dataclasses.asdict(self)
-        del values["data"]["manifest"], values["data"]["workers"]
+        for section, key in WITHOUT_EFFECT:
+            del values[section][key]
         return hashlib.sha256(json.dumps([values, *facts], sort_keys=True).encode()).hexdigest()
 
 
@@ -308,15 +324,28 @@ def _check(config: Config) -> None:
         (optim.clip_norm >= 0, "optim.clip_norm", "a number >= 0", optim.clip_norm),
         (optim.batch_size >= 2, "optim.batch_size", "at least 2", optim.batch_size),
         (optim.epochs >= 1, "optim.epochs", "at least 1", optim.epochs),
+        (0 <= optim.momentum < 1, "optim.momentum", "0 <= momentum < 1", optim.momentum),
+        (optim.warmup >= 0, "optim.warmup", "0 (none) or more", optim.warmup),
+        (optim.step_epochs >= 1, "optim.step_epochs", "at least 1", optim.step_epochs),
+        (0 < optim.gamma <= 1, "optim.gamma", "0 < gamma <= 1", optim.gamma),
+        (1 <= optim.accumulate <= optim.batch_size, "optim.accumulate", "1 to optim.batch_size", optim.accumulate),
+        (0 <= optim.ema < 1, "optim.ema", "0 <= ema < 1", optim.ema),
         (run.eval_every >= 1, "run.eval_every", "at least 1", run.eval_every),
         (run.patience >= 0, "run.patience", "0 (never) or more", run.patience),
         (run.eval_samples >= 0, "run.eval_samples", "0 (the mean direction) or more", run.eval_samples),
+        (run.save_every >= 0, "run.save_every", "0 (at validations only) or more", run.save_every),
+        (run.timeout >= 1, "run.timeout", "at least 1 second", run.timeout),
     ]
     for holds, key, expected, value in rules:
         if not holds:
             raise UserError(f"{key}: expected {expected}, got {value}")
-    named = [("objective.name", objective.name, OBJECTIVES), ("optim.schedule", optim.schedule, SCHEDULES)]
-    for key, value, known in [*named, ("model.head", model.head, HEADS)]:
+    for key, value, known in (
+        ("objective.name", objective.name, OBJECTIVES),
+        ("model.head", model.head, HEADS),
+        ("optim.name", optim.name, OPTIMISERS),
+        ("optim.schedule", optim.schedule, SCHEDULES),
+        ("run.precision", run.precision, PRECISIONS),
+    ):
         if value not in known:
             raise UserError(f"{key}: unknown {value!r}; {near(value, known)}")
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transphere import VonMisesFisher
 
 from . import config as configuration
+from .seeding import Dropout
 
 Embedding = VonMisesFisher | Tensor  # a distribution of batch shape (B,), or points (B, dim)
 
@@ -23,9 +24,9 @@ class VonMisesFisherHead(nn.Module):
     def __init__(self, d_in: int, dim: int, hidden: int, dropout: float, kappa: tuple[float, float]) -> None:
         super().__init__()
         self.low, self.high = kappa
-        layers = [nn.LayerNorm(d_in), nn.Dropout(dropout)]
+        layers = [nn.LayerNorm(d_in), Dropout(dropout)]
         if hidden:
-            layers += [nn.Linear(d_in, hidden), nn.GELU(), nn.Dropout(dropout)]
+            layers += [nn.Linear(d_in, hidden), nn.GELU(), Dropout(dropout)]
         self.trunk = nn.Sequential(*layers)
         self.loc = nn.Linear(hidden or d_in, dim)
         self.concentration = nn.Linear(hidden or d_in, 1)
@@ -46,7 +47,7 @@ class LinearHead(nn.Module):
         widths = [d_in, hidden, dim] if hidden else [d_in, dim]
         layers: list[nn.Module] = [nn.Linear(widths[0], widths[1])]
         if hidden:
-            layers += [nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, dim)]
+            layers += [nn.ReLU(), Dropout(dropout), nn.Linear(hidden, dim)]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,7 +63,7 @@ class ResidualHead(nn.Module):
     def __init__(self, d_in: int, dim: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.project = nn.Linear(d_in, dim)
-        self.block = nn.Sequential(nn.Linear(dim, hidden or dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden or dim, dim))
+        self.block = nn.Sequential(nn.Linear(dim, hidden or dim), nn.GELU(), Dropout(dropout), nn.Linear(hidden or dim, dim))
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:

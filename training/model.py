@@ -44,7 +44,9 @@ class Branch(nn.Module):
         self.lr = lr  # of the encoder; None: that of the run
 
     def forward(self, x: Inputs) -> Embedding:
-        return self.head(self.encoder(x))
+        features = self.encoder(x)
+        with torch.autocast(features.device.type, enabled=False):  # bfloat16 has three digits: too few for kappa and a unit vector
+            return self.head(features if features.dtype == torch.float64 else features.float())
 
 
 class Model(nn.ModuleDict):
@@ -79,17 +81,14 @@ def build_model(config: configuration.Model, dims: dict[str, int]) -> Model:
 
 
 def parameter_groups(model: Model, *others: nn.Module, lr: float) -> list[dict]:
-    """The optimiser's groups: what is trained at `lr`, then every encoder with a rate of its own. "scale" is its share of `lr`.
-
-    What is frozen is in none of them.
-    """
+    """The optimiser's groups: what is trained at `lr`, then the encoders with rates of their own; what is frozen is in none."""
     own = {id(p): branch.lr for branch in model.values() if branch.lr is not None for p in branch.encoder.parameters()}
     groups: dict[float, list[nn.Parameter]] = {lr: []}
     for module in (model, *others):
         for p in module.parameters():
             if p.requires_grad:
                 groups.setdefault(own.get(id(p), lr), []).append(p)
-    return [{"params": params, "lr": rate, "scale": rate / lr} for rate, params in groups.items()]
+    return [{"params": params, "lr": rate} for rate, params in groups.items()]
 
 
 def build_objective(config: configuration.Objective, dim: int) -> nn.Module:
