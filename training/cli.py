@@ -10,13 +10,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
+from . import check, experiment_command
+from .errors import LostProcess, Stopped, UserError
 
-EXIT_USER, EXIT_NOT_FINITE, EXIT_INTERRUPTED = 2, 3, 130
+EXIT_USER, EXIT_NOT_FINITE, EXIT_LOST, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 3, 4, 75, 130
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 done, 2 something the user can put right, 3 a loss that is not finite, 130 interrupted."""
+    """Run one command; returns the exit code.
+
+    0 done, 2 something the user can put right, 3 a loss that is not finite, 4 another process of a distributed run is gone, 75 stopped by
+    SIGTERM or SIGUSR1 and saved, 130 interrupted.
+    """
     arguments = _parser().parse_args(argv)
     try:
         return arguments.call(arguments) or 0
@@ -24,6 +29,10 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(str(error), EXIT_USER)
     except ArithmeticError as error:
         return _fail(f"{error}. The last good checkpoint is kept", EXIT_NOT_FINITE)
+    except LostProcess as error:
+        return _fail(f"{error}. The last checkpoint is kept: --resume auto", EXIT_LOST)
+    except Stopped as error:
+        return _fail(f"{error}; the same command with --resume auto goes on", EXIT_STOPPED)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command (fit: with --resume auto) goes on from what is finished", EXIT_INTERRUPTED)
     except BrokenPipeError:  # the reader of a pipe has gone, as in `transphere eval RUN | head -1`
@@ -82,24 +91,6 @@ def _demo(arguments: argparse.Namespace) -> None:
     # On a GPU one run at a time fills it; on CPUs a run a core, of nine.
     workers = 1 if torch.cuda.is_available() else min(len(os.sched_getaffinity(0)), 3 * len(SEEDS))
     demo(arguments.out, arguments.corpus, workers=workers)
-
-
-def _experiment(arguments: argparse.Namespace) -> None:
-    from .experiment import experiment_names, load_experiment, run_experiment
-
-    if arguments.name is None:
-        for name in experiment_names():
-            print(f"{name:22}{load_experiment(name).title}")
-        return
-    experiment = load_experiment(arguments.name, arguments.data)
-    out = arguments.out or Path("experiments") / experiment.name
-    run_experiment(experiment, out, seeds=arguments.seeds, workers=arguments.workers, changes=arguments.set)
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return int(text)
 
 
 def _data_build(arguments: argparse.Namespace) -> None:
@@ -170,19 +161,8 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("--data", metavar="MANIFEST", help="the manifest, if it has moved since the run was trained")
     evaluate.add_argument("--json", action="store_true", help="print everything as JSON instead of a table")
 
-    experiment = command(
-        commands,
-        "experiment",
-        _experiment,
-        "compare variants of a recipe over several seeds: a table, JSON and pictures; without a name: list what there is",
-        example="Example: transphere experiment harnessed --workers 2",
-    )
-    experiment.add_argument("name", nargs="?", metavar="NAME", help="an experiment that comes with the package, or the path of a TOML file")
-    experiment.add_argument("--out", type=Path, metavar="DIR", help="folder of the runs and results (default: experiments/NAME)")
-    experiment.add_argument("--data", metavar="MANIFEST", help="a manifest or a corpus in the place of those that the experiment names")
-    experiment.add_argument("--seeds", type=_positive, metavar="N", help="how many seeds (default: as the experiment says, mostly 3)")
-    experiment.add_argument("--workers", type=_positive, default=1, metavar="N", help="runs at a time, each on one core (default: 1)")
-    experiment.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of every run; may be repeated")
+    experiment_command.add_arguments(commands)
+    check.add_arguments(commands)
 
     data = commands.add_parser("data", help="build a corpus, or list the known ones", description="Build a corpus, or list the known ones.")
     actions = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
