@@ -36,7 +36,7 @@ class Row:
     recall: float  # share of this direction's queries with a right answer among the first five
 
 
-def contact_sheet(points: dict[tuple[str, ...], torch.Tensor], batch: Batch, root: Path, path: Path, seed: int = 0) -> None:
+def contact_sheet(points: dict[tuple[str, ...], torch.Tensor], batch: Batch, root: Path, path: Path, seed: int = 0, *, enrich: bool = False, metric: torch.Tensor | None = None) -> None:
     """Draw one query of every direction with its first answers, the right ones framed green.
 
     The queries are drawn at random, not picked. root: the folder to which the items' paths are relative.

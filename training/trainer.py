@@ -25,7 +25,7 @@ from .batch import Batch, batches
 from .config import Config, Optim
 from .errors import UserError
 from .evaluator import caption_keys, evaluate, mean_mrr
-from .model import build_model, build_objective
+from .model import OBJECTIVE, build_model, build_objective
 from .seeding import derive
 
 
@@ -174,7 +174,8 @@ class Trainer:
 
     def _judge(self, record: dict) -> bool:
         """Validate, put the result into the epoch's record, and say whether it is the best so far."""
-        results = evaluate(self.model, self.val, self.config.run.eval_samples, derive(self.config.run.seed, "val"))
+        M = getattr(self.objective, "M", None)
+        results = evaluate(self.model, self.val, self.config.run.eval_samples, derive(self.config.run.seed, "val"), metric=M)
         if not results:
             raise UserError("no item of the val split can ask another: each has one modality only")
         record["val_mrr"] = mean_mrr(results)
@@ -191,7 +192,8 @@ class Trainer:
     def _save(self, improved: bool) -> None:
         if improved:
             facts = {"digest": self.digest, "epoch": self.epoch, "val_mrr": self.best["mrr"]}
-            checkpoint.save_weights(self.out / "best.safetensors", self.model.state_dict(), facts)
+            learned = {OBJECTIVE + name: x for name, x in self.objective.state_dict().items()}  # M of m-LTM scores pairs too
+            checkpoint.save_weights(self.out / "best.safetensors", {**self.model.state_dict(), **learned}, facts)
         lines = "".join(json.dumps(record) + "\n" for record in self.history)
         checkpoint.write(self.out / "metrics.jsonl", lines)
         # Last, since it is what a resumed run believes: whatever it says has been written.
