@@ -25,6 +25,7 @@ class Card:
 
     text: str
     path: Path | None = None
+    id: str = ""  # of the item; a query that is none has none
 
     @property
     def is_picture(self) -> bool:
@@ -51,8 +52,8 @@ def card(item: Item, modality: str, root: Path) -> Card:
     """One modality of an item; `root` is the folder that its paths are relative to."""
     entry = item.modalities.get(modality) or {}
     if "path" in entry:
-        return Card(entry.get("text") or item.caption or item.id, root / entry["path"])
-    return Card(entry["texts"][0] if "texts" in entry else item.caption or item.id)
+        return Card(entry.get("text") or item.caption or item.id, root / entry["path"], item.id)
+    return Card(entry["texts"][0] if "texts" in entry else item.caption or item.id, None, item.id)
 
 
 def random_rows(

@@ -97,7 +97,9 @@ def add_eval_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gap", action="store_true", help="modality gap: plain, centred, and what a linear probe tells apart")
     parser.add_argument("--eer", action="store_true", help="equal error rate of telling matching pairs from others")
     parser.add_argument("--zero-shot", action="store_true", help="classify items by the manifest's labels: prompts and training means")
-    parser.add_argument("--prompt", action="append", metavar="TEXT", help='for --zero-shot: a template, "a photo of {}"; repeatable: averaged')
+    parser.add_argument(
+        "--prompt", action="append", metavar="TEXT", help="for --zero-shot: a template with {} for the label; several are averaged"
+    )
     parser.add_argument("--plan", action="store_true", help="rank by the entropic transport plan of the whole split too (transductive)")
     parser.add_argument("--eps", type=_positive, metavar="E", help="for --plan: the regularisation (default: the run's own, else .05)")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="draw queries with their answers into FILE.html or FILE.png")

@@ -141,7 +141,7 @@ def score(x: torch.Tensor, y: torch.Tensor, metric: torch.Tensor | None = None) 
     """(Q, G) float32 of x (Q, d) and y (G, d), higher is better: the cosine, or minus the distance of a learned metric."""
     if metric is None:
         return (x @ y.T).float()
-    return -mahalanobis_cost(x, y, metric.to(x)).float()
+    return -mahalanobis_cost(x, y, metric.detach().to(x)).float()
 
 
 def evaluate(
