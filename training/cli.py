@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -62,19 +61,6 @@ def _fit(arguments: argparse.Namespace) -> None:
     )
 
 
-def _eval(arguments: argparse.Namespace) -> None:
-    from .report import evaluation_table
-    from .run import open_run
-
-    run = open_run(arguments.run, arguments.data)
-    report = run.evaluate(arguments.split)
-    if arguments.json:
-        print(json.dumps(report, indent=1, ensure_ascii=False))
-    else:
-        print(evaluation_table(report))
-        print(f"\nbest epoch {run.epoch}, {arguments.split} split; all numbers: {run.path / (arguments.split + '.json')}")
-
-
 def _plot(arguments: argparse.Namespace) -> None:
     from .plots import plot_run
     from .run import open_run
@@ -109,6 +95,7 @@ def _data_list(arguments: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     from .config import recipe_names
+    from .evaluation import add_eval_arguments, run_eval
 
     parser = argparse.ArgumentParser(
         prog="transphere",
@@ -153,13 +140,13 @@ def _parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the recipe: --set optim.lr=1e-3; repeatable"
     )
 
-    evaluate = command(commands, "eval", _eval, "measure a run's best checkpoint: retrieval in every direction")
+    evaluate = command(commands, "eval", run_eval, "measure a run's best checkpoint: retrieval in every direction")
     plot = command(commands, "plot", _plot, "draw a run: training curves, a map of its embeddings, queries with their answers")
     for made in (evaluate, plot):
         made.add_argument("run", type=Path, metavar="RUN", help="the folder of a run")
         made.add_argument("--split", choices=("train", "val", "test"), default="test", help="which items (default: test)")
         made.add_argument("--data", metavar="MANIFEST", help="the manifest, if it has moved since the run was trained")
-    evaluate.add_argument("--json", action="store_true", help="print everything as JSON instead of a table")
+    add_eval_arguments(evaluate)
 
     experiment_command.add_arguments(commands)
     check.add_arguments(commands)

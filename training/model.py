@@ -31,6 +31,7 @@ LOSSES = {
     "mpc": losses.MPC,
     "learning-to-match": losses.LearningToMatch,
 }
+OBJECTIVE = "objective/"  # begins the names of the objective's own weights in a checkpoint
 SHARED = ("temperature", "n_samples", "n_projections", "weight")  # keys that recipes to be compared have in common
 
 

@@ -27,9 +27,7 @@ from .data.manifest import Manifest
 from .distributed import World, joined, pick_device
 from .encoders import encoder
 from .errors import UserError, near
-from .evaluator import evaluate
-from .model import Model, build_model
-from .seeding import derive
+from .model import OBJECTIVE, Model, build_model
 from .trainer import Trainer
 
 
@@ -78,6 +76,7 @@ class Run:
     model: Model  # in evaluation mode, with the weights of the best epoch
     epoch: int
     manifest: Manifest
+    metric: torch.Tensor | None = None  # M of a run that learned one, (d, d) or its diagonal (d,): pairs are scored by it
 
     def features(self, split: str, progress: bool = True) -> Batch:
         """The items of a split with their features, on the model's device."""
@@ -86,22 +85,9 @@ class Run:
 
     def evaluate(self, split: str, progress: bool = True) -> dict:
         """Every direction's metrics on a split and the protocol behind them; also written to <split>.json."""
-        run = self.config.run
-        results = evaluate(self.model, self.features(split, progress), run.eval_samples, derive(run.seed, split))
-        if not results:
-            raise UserError(f"no item of the {split} split can ask another: each has one modality only")
-        report = {
-            "split": split,
-            "epoch": self.epoch,
-            "eval_samples": run.eval_samples,
-            "ties": "expected rank",
-            "positives": "the item itself and items of equal caption",
-            "directions": results,
-            "config": asdict(self.config),
-            "run": self.facts,
-        }
-        checkpoint.write_json(self.path / f"{split}.json", report)
-        return report
+        from .evaluation import score_run, write_report
+
+        return write_report(score_run(self, split, progress=progress))
 
 
 def open_run(path: Path, data: str | None = None) -> Run:
@@ -122,7 +108,9 @@ def open_run(path: Path, data: str | None = None) -> Run:
     manifest = open_manifest(config.data)
     if manifest.sha256 != facts["manifest_sha256"]:
         raise UserError(f"{manifest.path}: has changed since {path} was trained on it; fit again, or give the old file by --data")
-    return Run(path, config, facts, _load(config, facts["dims"], weights, path), marks["epoch"], manifest)
+    learned = {name: weights.pop(name) for name in list(weights) if name.startswith(OBJECTIVE) and name.split(".")[0] not in facts["dims"]}
+    model = _load(config, facts["dims"], weights, path)
+    return Run(path, config, facts, model, marks["epoch"], manifest, learned.get(OBJECTIVE + "M"))
 
 
 def open_manifest(data: configuration.Data) -> Manifest:

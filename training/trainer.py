@@ -24,7 +24,7 @@ from .config import Config
 from .distributed import World, pick_device, synchronised
 from .errors import Stopped, UserError
 from .evaluator import caption_keys, evaluate, mean_mrr
-from .model import build_model, build_objective, parameter_groups
+from .model import OBJECTIVE, build_model, build_objective, parameter_groups
 from .optim import build_average, build_optimizer, build_schedule
 from .progress import Board, Sums, progress_bar, status
 from .seeding import derive
@@ -235,7 +235,8 @@ class Trainer:
         return improved
 
     def _validate(self) -> dict[str, dict[str, float]]:
-        results = evaluate(self._judged(), self.val, self.config.run.eval_samples, derive(self.config.run.seed, "val"))
+        M = getattr(self.objective, "M", None)
+        results = evaluate(self._judged(), self.val, self.config.run.eval_samples, derive(self.config.run.seed, "val"), metric=M)
         if not results:
             raise UserError("no item of the val split can ask another: each has one modality only")
         return results
@@ -258,7 +259,8 @@ class Trainer:
             return
         if improved:
             facts = {"digest": self.digest, "epoch": self.epoch, "val_mrr": self.best["mrr"]}
-            checkpoint.save_weights(self.out / "best.safetensors", self._judged().state_dict(), facts)
+            learned = {OBJECTIVE + name: x for name, x in self.objective.state_dict().items()}  # M of m-LTM scores pairs too
+            checkpoint.save_weights(self.out / "best.safetensors", {**self._judged().state_dict(), **learned}, facts)
         lines = "".join(json.dumps(record) + "\n" for record in self.history)
         checkpoint.write(self.out / "metrics.jsonl", lines)
         # Last, since it is what a resumed run believes: whatever it says has been written.
