@@ -21,7 +21,7 @@ from pathlib import Path
 
 from . import checkpoint
 from . import config as configuration
-from .batch import load_features
+from .batch import load_batch
 from .config import Config
 from .errors import UserError, near
 from .experiment_plots import draw
@@ -163,7 +163,7 @@ def run_experiment(
     manifests = {}
     for config in configs.values():  # all features once, before several processes want them; and every mistake before any work
         manifest = open_manifest(config.data)
-        load_features(manifest, config.data)
+        load_batch(manifest, config)
         manifests.setdefault(config.data.manifest, manifest)
     jobs = [one for number, (name, config) in enumerate(configs.items()) for one in _jobs(name, number, config, out, seeds)]
     _say(f"{experiment.name}: {len(configs)} variants, {seeds} seeds, {len(jobs)} runs")

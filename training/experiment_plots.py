@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import matplotlib
 import numpy as np
 
-from .evaluator import embed
+from .evaluation import score_run
 from .experiment_report import help_of_two
 from .plots import COLOURS, curves, embedding_map, read_history, save_figure
 from .probes import CURVE
 from .report import arrows
 from .run import open_run
-from .seeding import derive
 
 if TYPE_CHECKING:
     from .experiment import Experiment
@@ -45,9 +44,8 @@ def draw(experiment: Experiment, measured: dict[str, list[dict]], folders: dict[
 
 
 def _map(path: Path, file: Path) -> None:
-    run = open_run(path)
-    batch = run.features("test", progress=False)
-    embedding_map(embed(run.model, batch, run.config.run.eval_samples, derive(run.config.run.seed, "test")), batch, file)
+    scored = score_run(open_run(path), "test", progress=False)
+    embedding_map(scored.points, scored.batch, file)
 
 
 def recall_curves(probes: dict[str, list[dict]], file: Path) -> bool:
@@ -81,7 +79,7 @@ def kappa_histograms(probes: dict[str, list[dict]], file: Path) -> bool:
             axis.hist(values, edges, histtype="step", density=True, color=colour, label=name)
         axis.set(title=f"κ of {modality}", xlabel="κ", yticks=[])
 
-    return _panels(list(dict.fromkeys(m for runs in probes.values() for m in runs[0]["kappa"])), panel, file)
+    return _panels(list(dict.fromkeys(m for runs in probes.values() for m in runs[0]["kappa"])), panel, file)  # none of plain points
 
 
 def eigenvalue_histograms(probes: dict[str, list[dict]], file: Path) -> bool:
