@@ -92,6 +92,8 @@ def draw(law: VonMisesFisher, n_samples: int, seed: int) -> torch.Tensor:
 def joint_mean(samples: Sequence[torch.Tensor], present: Sequence[torch.Tensor], mean: str = "frechet") -> torch.Tensor:
     """(B, d): each item's mean over the samples (B, L, d) of the modalities that it has, present (B,) bool a modality."""
     z = torch.cat(list(samples), dim=1)  # (B, sum of L, d)
+    if z.shape[1] == 1:
+        return z[:, 0]
     if len(samples) == 1:
         return MEANS[mean](z)
     there = torch.cat([p[:, None].expand(s.shape[:2]) for s, p in zip(samples, present, strict=True)], dim=1)  # (B, sum of L)
