@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -66,7 +66,7 @@ def check_run(scored: Scored) -> Iterator[Compared]:
                 yield Compared(f"{name} {metric} in {report_path(scored).name}", fresh.get(metric, float("nan")), value, TOLERANCE)
     batch = scored.batch
     for pair, fast in gaps(scored).items():
-        a, b = next((a, b) for a, b in itertools.combinations(batch.inputs, 2) if f"{a}, {b}" == pair)
+        a, b = next((a, b) for a, b in itertools.combinations(batch.modalities, 2) if f"{a}, {b}" == pair)
         both = batch.present[a] & batch.present[b]
         slow = brute_force.gap(*(scored.points[(m,)][both].tolist() for m in (a, b)))
         for metric, value in slow.items():
@@ -83,7 +83,7 @@ def _largest_error(scored: Scored, direction: object, ranking: object, most: int
     from .evaluator import gallery_set
 
     x = scored.points[direction.query].tolist()
-    y = scored.points[gallery_set(direction, scored.batch.inputs, scored.enrich)].tolist()
+    y = scored.points[gallery_set(direction, scored.batch.modalities, scored.enrich)].tolist()
     pairs = list(itertools.product(range(len(ranking.queries)), range(len(ranking.gallery))))
     pairs = random.Random(0).sample(pairs, min(most, len(pairs)))
     return max(abs(float(ranking.scores[i, j]) - brute_force.dot(x[ranking.queries[i]], y[ranking.gallery[j]])) for i, j in pairs)
@@ -99,8 +99,11 @@ def made_up() -> Iterator[Compared]:
         yield from check_scores(f"{queries} queries, {gallery} items, {levels} levels:", scores, positives)
 
 
-def add_check_metrics_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags of `transphere check metrics`."""
+def add_arguments(commands: Any) -> None:
+    """Join the command to `transphere check`."""
+    text = "compute every metric of a run again by plain loops in float64, and say where they differ"
+    parser = commands.add_parser("metrics", help=text, description=text[0].upper() + text[1:] + ".")
+    parser.set_defaults(call=run_check_metrics)
     parser.add_argument("run", type=Path, nargs="?", metavar="RUN", help="the folder of a run; without one, made-up scores with ties")
     parser.add_argument("--split", choices=tuple(SHARES), default="test", help="which items (default: test)")
     parser.add_argument("--data", metavar="MANIFEST", help="the manifest, if it has moved since the run was trained")

@@ -9,13 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
+from . import check, experiment_command
+from .errors import LostProcess, Stopped, UserError
 
-EXIT_USER, EXIT_NOT_FINITE, EXIT_INTERRUPTED = 2, 3, 130
+EXIT_USER, EXIT_NOT_FINITE, EXIT_LOST, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 3, 4, 75, 130
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 done, 2 something the user can put right, 3 a loss that is not finite, 130 interrupted."""
+    """Run one command; returns the exit code.
+
+    0 done, 2 something the user can put right, 3 a loss that is not finite, 4 another process of a distributed run is gone, 75 stopped by
+    SIGTERM or SIGUSR1 and saved, 130 interrupted.
+    """
     arguments = _parser().parse_args(argv)
     try:
         return arguments.call(arguments) or 0
@@ -23,6 +28,10 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(str(error), EXIT_USER)
     except ArithmeticError as error:
         return _fail(f"{error}. The last good checkpoint is kept", EXIT_NOT_FINITE)
+    except LostProcess as error:
+        return _fail(f"{error}. The last checkpoint is kept: --resume auto", EXIT_LOST)
+    except Stopped as error:
+        return _fail(f"{error}; the same command with --resume auto goes on", EXIT_STOPPED)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command (fit: with --resume auto) goes on from what is finished", EXIT_INTERRUPTED)
     except BrokenPipeError:  # the reader of a pipe has gone, as in `transphere eval RUN | head -1`
@@ -85,7 +94,6 @@ def _data_list(arguments: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from .check_metrics import add_check_metrics_arguments, run_check_metrics
     from .config import recipe_names
     from .embeddings import add_embed_arguments, run_embed
     from .evaluation import add_eval_arguments, run_eval
@@ -147,10 +155,8 @@ def _parser() -> argparse.ArgumentParser:
     example = 'Example: transphere search runs/ismir2024-seed0 --text "a frog" --to image --sheet frog.html'
     add_search_arguments(command(commands, "search", run_search, text, example))
 
-    checks = commands.add_parser("check", help="check this installation, or a run", description="Check this installation, or a run.")
-    kinds = checks.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    text = "compute every metric again by plain loops in float64, and say where they differ"
-    add_check_metrics_arguments(command(kinds, "metrics", run_check_metrics, text))
+    experiment_command.add_arguments(commands)
+    check.add_arguments(commands)
 
     data = commands.add_parser("data", help="build a corpus, or list the known ones", description="Build a corpus, or list the known ones.")
     actions = data.add_subparsers(title="commands", required=True, metavar="COMMAND")

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from . import checkpoint
-from .batch import load_features
+from .batch import load_batch
 from .data.groups import SHARES
 from .errors import UserError
 from .evaluation import add_protocol_arguments
@@ -49,8 +49,8 @@ def embed_items(run: Run, split: str = ALL, *, mean: str = "frechet", sets: Sequ
 
     sets: of modalities, each modality by itself by default.
     """
-    whole = load_features(run.manifest, run.config.data)
-    sets = [(name,) for name in whole.inputs] if sets is None else list(sets)
+    whole = load_batch(run.manifest, run.config)
+    sets = [(name,) for name in whole.modalities] if sets is None else list(sets)
     names = [name for name in SHARES if any(item.split == name for item in whole.items)] if split == ALL else [split]
     points: dict[tuple[str, ...], list[torch.Tensor]] = {s: [] for s in sets}
     ids: dict[tuple[str, ...], list[str]] = {s: [] for s in sets}
@@ -69,7 +69,7 @@ def embed_items(run: Run, split: str = ALL, *, mean: str = "frechet", sets: Sequ
         "split": split,
         "mean": mean,
         "eval_samples": run.config.run.eval_samples,
-        "modalities": list(whole.inputs),
+        "modalities": list(whole.modalities),
         "enriched": any(len(s) > 1 for s in sets),
     }
     return Embeddings({s: torch.cat(parts) for s, parts in points.items()}, ids, facts)

@@ -81,7 +81,7 @@ def curves(arms: dict[str, list[list[dict]]], path: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
     axes[0][-1].legend(frameon=False, fontsize=9, loc="lower right", title="dot: the epoch that was chosen", title_fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def embedding_map(points: dict[tuple[str, ...], torch.Tensor], batch: Batch, path: Path) -> None:
@@ -112,16 +112,17 @@ def embedding_map(points: dict[tuple[str, ...], torch.Tensor], batch: Batch, pat
     axis.set_xticks([])
     axis.set_yticks([])
     axis.spines[:].set_color("#ccc")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _cycle(values: tuple[str, ...]) -> list[str]:
     return list(values) * 8
 
 
-def _save(figure: plt.Figure, path: Path) -> None:
+def save_figure(figure: plt.Figure, path: Path, dpi: int = 130) -> None:
+    """Write a figure, atomically, and close it."""
     try:
         with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=130)
+            figure.savefig(temporary, dpi=dpi)
     finally:
         plt.close(figure)

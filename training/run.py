@@ -2,8 +2,8 @@
 
 config.toml    the recipe that makes the run again     metrics.jsonl      a line per epoch
 run.json       data, versions, machine, digest         best.safetensors   weights of the best epoch
-last.pt        where a cut run goes on from            done.json          how it ended
-<split>.json   an evaluation
+last.pt        where a cut run goes on from            last-previous.pt   where it does if that cannot be read
+<split>.json   an evaluation                           done.json          how it ended
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ import transphere
 
 from . import checkpoint
 from . import config as configuration
-from .batch import Batch, encoders_of, load_features
+from .batch import Batch, encoders_of, load_batch
 from .config import Config
+from .data.corruption import corrupt
 from .data.manifest import Manifest
+from .distributed import World, joined, pick_device
 from .encoders import encoder
 from .errors import UserError, near
 from .model import OBJECTIVE, Model, build_model
-from .trainer import Trainer, pick_device
+from .trainer import Trainer
 
 
 def fit(config: Config, out: Path, *, resume: bool = False, progress: bool = True, row: int = 0) -> dict:
@@ -34,22 +36,31 @@ def fit(config: Config, out: Path, *, resume: bool = False, progress: bool = Tru
 
     resume: go on with what is there, which must be of the same configuration and data; a finished run is left as it is.
     row: the line of the terminal that the progress bar takes, where several runs go on at a time.
+    Under torchrun each of its processes calls this, and the first one writes.
     UserError when `out` holds a run and resume is False, or anything else.
     """
+    with joined(config.run.device, config.run.timeout) as world:
+        return _fit(config, out, resume, progress and world.rank == 0, row, world)
+
+
+def _fit(config: Config, out: Path, resume: bool, progress: bool, row: int, world: World) -> dict:
+    path = world.agree(lambda: open_manifest(config.data).path)  # built, where that is needed, by the first process
+    config = config.replace(data={"manifest": str(path)})
     manifest = open_manifest(config.data)
-    config = config.replace(data={"manifest": str(manifest.path)})
     digest = run_digest(config, manifest)
-    done = _claim(out, config, digest, resume)
+    done = world.agree(lambda: _claim(out, config, digest, resume))
     if done:
         return done
-    features = load_features(manifest, config.data, progress)
+    if world.size > 1:  # the features once, before all want them
+        world.agree(lambda: len(load_batch(manifest, config, progress)))
+    features = load_batch(manifest, config, progress)
     train, val = features.split("train"), features.split("val")
-    trainer = Trainer(config, train, val, out, digest, progress, row)
-    dims = {name: x.shape[1] for name, x in features.inputs.items()}
-    facts = {"digest": digest, "manifest": str(manifest.path), "manifest_sha256": manifest.sha256, "dims": dims, **environment()}
+    trainer = Trainer(config, train, val, out, digest, progress, row, world)
+    facts = {"digest": digest, "manifest": str(manifest.path), "manifest_sha256": manifest.sha256, "dims": features.dims, **environment()}
     # Only now, when nothing in the configuration can be wrong any more, does the folder become a run.
-    checkpoint.write_json(out / "run.json", facts)
-    checkpoint.write(out / "config.toml", configuration.to_toml(config))
+    if world.rank == 0:
+        checkpoint.write_json(out / "run.json", facts)
+        checkpoint.write(out / "config.toml", configuration.to_toml(config))
     if resume:
         trainer.resume()
     return trainer.fit()
@@ -69,7 +80,7 @@ class Run:
 
     def features(self, split: str, progress: bool = True) -> Batch:
         """The items of a split with their features, on the model's device."""
-        batch = load_features(self.manifest, self.config.data, progress).split(split)
+        batch = load_batch(self.manifest, self.config, progress).split(split)
         return batch.to(next(self.model.parameters()).device)
 
     def evaluate(self, split: str, progress: bool = True) -> dict:
@@ -117,13 +128,15 @@ def open_manifest(data: configuration.Data) -> Manifest:
     elif not path.exists() and os.sep not in name and not path.suffix:
         raise UserError(f"data: {name!r} is no file and no corpus; {near(name, CORPORA)}")
     manifest = Manifest.read(path)
-    return manifest if data.split_seed is None else manifest.resplit(data.split_seed)
+    if data.split_seed is not None:
+        manifest = manifest.resplit(data.split_seed, data.split_by)
+    return corrupt(manifest, data.missing, data.noise, data.split_seed or 0) if data.missing or data.noise else manifest
 
 
 def run_digest(config: Config, manifest: Manifest) -> str:
     """What tells runs apart: every value of the configuration, the data, what encodes each modality, the version."""
-    used = encoders_of(manifest, config.data)
-    names = [f"{name}={kind}" + ("" if kind == "vector" else f"-{encoder(kind).version}") for name, kind in sorted(used.items())]
+    used = encoders_of(manifest, config.data, config.model.encoders)
+    names = [f"{name}={kind}" + ("" if kind in ("vector", "trained") else f"-{encoder(kind).version}") for name, kind in sorted(used.items())]
     return config.digest(manifest.sha256, *names, transphere.__version__)
 
 
