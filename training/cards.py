@@ -63,7 +63,7 @@ def random_rows(
     order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(derive(seed, "contact sheet"))).tolist()
     used: set[int] = set()
     rows = []
-    for direction in directions(batch.inputs, most=max(map(len, points))):
+    for direction in directions(batch.modalities, most=max(map(len, points))):
         if direction.query not in points:
             continue
         ranking = rank_direction(direction, points, batch, enrich=enrich, metric=metric)

@@ -1,4 +1,4 @@
-"""The command line: transphere fit | eval | plot | data | demo."""
+"""The command line: transphere fit | eval | embed | search | plot | data | check | demo."""
 
 from __future__ import annotations
 
@@ -95,7 +95,9 @@ def _data_list(arguments: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     from .config import recipe_names
+    from .embeddings import add_embed_arguments, run_embed
     from .evaluation import add_eval_arguments, run_eval
+    from .search import add_search_arguments, run_search
 
     parser = argparse.ArgumentParser(
         prog="transphere",
@@ -147,6 +149,11 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("--split", choices=("train", "val", "test"), default="test", help="which items (default: test)")
         made.add_argument("--data", metavar="MANIFEST", help="the manifest, if it has moved since the run was trained")
     add_eval_arguments(evaluate)
+
+    add_embed_arguments(command(commands, "embed", run_embed, "write a run's items as points of the sphere, to a safetensors file"))
+    text = "answer a text, a picture or a sound with items of any modality"
+    example = 'Example: transphere search runs/ismir2024-seed0 --text "a frog" --to image --sheet frog.html'
+    add_search_arguments(command(commands, "search", run_search, text, example))
 
     experiment_command.add_arguments(commands)
     check.add_arguments(commands)

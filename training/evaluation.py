@@ -44,8 +44,8 @@ class Scored:
 def score_run(run: Run, split: str, *, mean: str = "frechet", enrich: bool = False, query_size: int = 2, progress: bool = True) -> Scored:
     """Embed a split by the protocol that the arguments name (see `evaluator.evaluate`)."""
     batch = run.features(split, progress)
-    asked = directions(batch.inputs, query_size)
-    sets = sets_of(asked, batch.inputs, enrich)
+    asked = directions(batch.modalities, query_size)
+    sets = sets_of(asked, batch.modalities, enrich)
     points = embed(run.model, batch, run.config.run.eval_samples, derive(run.config.run.seed, split), mean=mean, sets=sets)
     return Scored(run, split, batch, points, asked, mean, enrich, query_size)
 

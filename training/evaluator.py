@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import torch
 
-from transphere import VonMisesFisher, chordal_mean, frechet_mean, mahalanobis_cost, vmf_sample
+from transphere import chordal_mean, frechet_mean, mahalanobis_cost, vmf_sample
 
 from .batch import Batch
+from .heads import Embedding, location
 from .metrics import retrieval_metrics
 from .model import Model
 from .seeding import derive
@@ -66,15 +67,16 @@ def embed(
     training = model.training
     model.eval()
     try:
-        return _embed(model, batch, n_samples, seed, mean, sets_of(directions(batch.inputs), batch.inputs) if sets is None else sets)
+        names = batch.modalities
+        return _embed(model, batch, n_samples, seed, mean, sets_of(directions(names), names) if sets is None else sets)
     finally:
         model.train(training)
 
 
 def _embed(model: Model, batch: Batch, n_samples: int, seed: int, mean: str, sets: Sequence[tuple[str, ...]]) -> Points:
     parts: dict[tuple[str, ...], list[torch.Tensor]] = {names: [] for names in sets}
-    for start in range(0, len(batch), CHUNK):
-        part = batch.select(list(range(start, min(start + CHUNK, len(batch)))))
+    places = [list(range(start, min(start + CHUNK, len(batch)))) for start in range(0, len(batch), CHUNK)]
+    for (start, *_), part in zip(places, batch.stream(places), strict=True):
         laws = model(part.inputs)
         samples = {name: draw(law, n_samples, derive(seed, "embed", name, start)) for name, law in laws.items()}  # (B, L, d)
         for names in sets:
@@ -82,16 +84,18 @@ def _embed(model: Model, batch: Batch, n_samples: int, seed: int, mean: str, set
     return {names: torch.cat(chunks) for names, chunks in parts.items()}
 
 
-def draw(law: VonMisesFisher, n_samples: int, seed: int) -> torch.Tensor:
-    """(B, L, d) samples of each item's distribution; with n_samples = 0 its mean direction, L = 1."""
-    if n_samples == 0:
-        return law.loc[:, None]
+def draw(law: Embedding, n_samples: int, seed: int) -> torch.Tensor:
+    """(B, L, d) samples of each item's distribution; of a point, or with n_samples = 0, its mean direction, L = 1."""
+    if n_samples == 0 or isinstance(law, torch.Tensor):
+        return location(law)[:, None]
     return vmf_sample(law.loc, law.concentration, n_samples, seed=seed)
 
 
 def joint_mean(samples: Sequence[torch.Tensor], present: Sequence[torch.Tensor], mean: str = "frechet") -> torch.Tensor:
     """(B, d): each item's mean over the samples (B, L, d) of the modalities that it has, present (B,) bool a modality."""
     z = torch.cat(list(samples), dim=1)  # (B, sum of L, d)
+    if z.shape[1] == 1:
+        return z[:, 0]
     if len(samples) == 1:
         return MEANS[mean](z)
     there = torch.cat([p[:, None].expand(s.shape[:2]) for s, p in zip(samples, present, strict=True)], dim=1)  # (B, sum of L)
@@ -132,7 +136,7 @@ def rank_direction(
     same = same_caption(batch)[:, gallery]  # (N, G)
     queries = asked & same.any(1)
     x = points[direction.query]
-    y = points[gallery_set(direction, batch.inputs, enrich)]
+    y = points[gallery_set(direction, batch.modalities, enrich)]
     scores = score(x[queries.to(x.device)], y[gallery.to(y.device)], metric)
     return Ranking(scores.cpu(), same[queries], queries.nonzero().flatten().tolist(), gallery.nonzero().flatten().tolist())
 
@@ -156,8 +160,8 @@ def evaluate(
     metric: torch.Tensor | None = None,
 ) -> dict[str, dict[str, float]]:
     """{"image->text": metrics, ...} over every direction with up to `query_size` modalities that some item of the batch can ask."""
-    asked = directions(batch.inputs, query_size)
-    points = embed(model, batch, n_samples, seed, mean=mean, sets=sets_of(asked, batch.inputs, enrich))
+    asked = directions(batch.modalities, query_size)
+    points = embed(model, batch, n_samples, seed, mean=mean, sets=sets_of(asked, batch.modalities, enrich))
     results = {}
     for direction in asked:
         ranking = rank_direction(direction, points, batch, enrich=enrich, metric=metric)

@@ -1,4 +1,4 @@
-"""From a new text or file to a point of a run's sphere: its own frozen encoder, its model, the mean of the samples."""
+"""From a new text or file to a point of a run's sphere: its own encoder, its model, the mean of the samples."""
 
 from __future__ import annotations
 
@@ -12,26 +12,36 @@ import torch
 
 from .batch import encoders_of
 from .data.features import cached
+from .data.manifest import Item
 from .encoders import ENCODERS, encoder
+from .encoders.networks import pipeline
 from .errors import UserError, near
 from .evaluator import draw, joint_mean
+from .model import Inputs
+from .pipelines.picture import Picture
 from .seeding import derive
 
 if TYPE_CHECKING:
     from .run import Run
 
+CHUNK = 64  # contents that are encoded at a time
 TEXT, IMAGE = "text", "image"  # what an encoder may take; any other kind is a sort of sound
 
 
 def encoder_names(run: Run) -> dict[str, str]:
-    """modality -> name of its encoder, or "vector"."""
-    return encoders_of(run.manifest, run.config.data)
+    """modality -> name of its frozen encoder, "trained" or "vector"."""
+    return encoders_of(run.manifest, run.config.data, run.config.model.encoders)
 
 
 def kind_of(run: Run, modality: str) -> str:
     """What the modality's encoder takes: "text", "image", "speech", ..., or "vector"."""
     name = encoder_names(run)[modality]
-    return name if name == "vector" else ENCODERS[name].modality
+    if name != "trained":
+        return name if name == "vector" else ENCODERS[name].modality
+    reader = pipeline(run.config.model.encoders[modality])
+    if reader is None:
+        return "vector"
+    return TEXT if reader.kind == "texts" else IMAGE if isinstance(reader, Picture) else "audio"
 
 
 def modality_for(run: Run, flag: str) -> str:
@@ -55,27 +65,30 @@ def check_modality(run: Run, name: str, where: str) -> str:
     return name
 
 
-def encode(run: Run, modality: str, contents: Sequence[str]) -> torch.Tensor:
-    """(n, d_in) features of new contents, as the run's items have them: texts as they are, else paths of files.
+def encode(run: Run, modality: str, contents: Sequence[str]) -> Inputs:
+    """What the model takes for n new contents: texts as they are, else paths of files.
 
-    A vector modality takes the path of a JSON list or of a .npy file, or the list itself. Features are kept in the cache by content.
-    Raises UserError for a file that is missing or cannot be read, an empty text, and vectors of another length.
+    A vector modality takes the path of a JSON list or of a .npy file, or the list itself. Features of frozen encoders are kept in the
+    cache by content. Raises UserError for a file that is missing or cannot be read, an empty text, and vectors of another length.
     """
-    name, dim = encoder_names(run)[modality], run.facts["dims"][modality]
-    if name == "vector":
-        x = torch.tensor(np.stack([_vector(content, modality) for content in contents]), dtype=torch.float32)
+    name, kind, dim = encoder_names(run)[modality], kind_of(run, modality), run.facts["dims"][modality]
+    blank = [content for content in contents if not content.strip()]
+    if blank:
+        raise UserError(f"query {modality}: expected a {'text' if kind == TEXT else 'file'}, got nothing")
+    values = list(contents) if kind == TEXT else [Path(content) for content in contents]
+    if kind == "vector":
+        x = torch.tensor(np.stack([_vector(content, modality, dim) for content in contents]), dtype=torch.float32)
+    elif name == "trained":
+        reader = pipeline(run.config.model.encoders[modality])
+        item = Item("query", "test", "query", "", {})
+        x = reader.collate([reader.read([value] if kind == TEXT else value, item, None) for value in values])
     else:
-        takes_text = ENCODERS[name].modality == TEXT
-        blank = [content for content in contents if not content.strip()]
-        if blank:
-            raise UserError(f"query {modality}: expected a {'text' if takes_text else 'file'}, got nothing")
-        x = cached(encoder(name), list(contents) if takes_text else [Path(content) for content in contents], progress=False)
-    if x.shape[1] != dim:
-        raise UserError(f"query {modality}: expected {dim} numbers, got {x.shape[1]}")
-    return x.to(next(run.model.parameters()).device)
+        x = cached(encoder(name), values, progress=False)
+    device = next(run.model.parameters()).device
+    return x.to(device) if isinstance(x, torch.Tensor) else {key: part.to(device) for key, part in x.items()}
 
 
-def _vector(content: str, modality: str) -> np.ndarray:
+def _vector(content: str, modality: str, dim: int) -> np.ndarray:
     try:
         if content.lstrip().startswith("["):
             value = np.asarray(json.loads(content), dtype=np.float64)
@@ -87,16 +100,23 @@ def _vector(content: str, modality: str) -> np.ndarray:
         raise UserError(f"query {modality}: {content}: cannot be read: {error.strerror or error}") from None
     except (ValueError, TypeError) as error:
         raise UserError(f"query {modality}: {content[:80]}: expected a list of numbers, as JSON or .npy ({error})") from None
-    if value.ndim != 1 or not np.isfinite(value).all():
-        raise UserError(f"query {modality}: {content[:80]}: expected a list of finite numbers, got shape {value.shape}")
+    if value.shape != (dim,) or not np.isfinite(value).all():
+        raise UserError(f"query {modality}: {content[:80]}: expected a list of {dim} finite numbers, got shape {value.shape}")
     return value
 
 
 @torch.no_grad()
+def samples(run: Run, modality: str, contents: Sequence[str], purpose: str = "query") -> torch.Tensor:
+    """(n, L, d): samples of the distributions of n new contents of one modality; those of another `purpose` are others."""
+    seed, n_samples = run.config.run.seed, run.config.run.eval_samples
+    parts = []
+    for start in range(0, len(contents), CHUNK):
+        law = run.model({modality: encode(run, modality, contents[start : start + CHUNK])})[modality]
+        parts.append(draw(law, n_samples, derive(seed, purpose, modality, start)))
+    return torch.cat(parts)
+
+
 def points_of(run: Run, contents: Mapping[str, Sequence[str]], mean: str = "frechet") -> torch.Tensor:
     """(n, d): for n new items the mean over the samples of all the modalities that they are given in, {modality: n contents}."""
-    samples = []
-    for name, values in contents.items():
-        law = run.model({name: encode(run, name, values)})[name]
-        samples.append(draw(law, run.config.run.eval_samples, derive(run.config.run.seed, "query", name)))  # (n, L, d)
-    return joint_mean(samples, [z.new_ones(len(z), dtype=torch.bool) for z in samples], mean)
+    drawn = [samples(run, name, values) for name, values in contents.items()]
+    return joint_mean(drawn, [z.new_ones(len(z), dtype=torch.bool) for z in drawn], mean)

@@ -15,7 +15,7 @@ def gaps(scored: Scored) -> dict[str, dict[str, float]]:
     """{"image, text": `modality_gap` over the items that have both}; pairs with fewer than four such items are left out."""
     batch = scored.batch
     results = {}
-    for a, b in itertools.combinations(batch.inputs, 2):
+    for a, b in itertools.combinations(batch.modalities, 2):
         both = batch.present[a] & batch.present[b]  # (N,)
         if int(both.sum()) >= 4:
             results[f"{a}, {b}"] = {**modality_gap(scored.points[(a,)][both], scored.points[(b,)][both]), "items": int(both.sum())}

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from .errors import UserError
-from .evaluator import MEANS, draw, embed, score
+from .evaluator import MEANS, embed, score
 from .geometry import zero_shot
-from .queries import TEXT, encode, kind_of
+from .queries import TEXT, kind_of, samples
 from .seeding import derive
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def classify(scored: Scored, templates: Sequence[str] | None = None) -> dict:
         forms[f"training {name}"] = (labels, points)
     results = {}
     for form, (labels, points) in forms.items():
-        for name in scored.batch.inputs:
+        for name in scored.batch.modalities:
             found = _accuracy(scored, name, labels, points)
             if found is not None:
                 results.setdefault(name, {})[form] = {**found, "chance": 1 / len(labels)}
@@ -60,20 +60,18 @@ def prompt_points(run: Run, text: str, classes: Sequence[str], templates: Sequen
         if "{}" not in template:
             raise UserError(f'--prompt {template!r}: expected {{}} where the label goes, as in "a photo of {{}}"')
     words = [template.replace("{}", name.replace("_", " ")) for name in classes for template in templates]
-    law = run.model({text: encode(run, text, words)})[text]
-    with torch.no_grad():
-        samples = draw(law, run.config.run.eval_samples, derive(run.config.run.seed, "prompts"))  # (C T, L, d)
-        return MEANS[mean](samples.reshape(len(classes), -1, samples.shape[-1]))
+    drawn = samples(run, text, words, "prompts")  # (C T, L, d)
+    return MEANS[mean](drawn.reshape(len(classes), -1, drawn.shape[-1]))
 
 
 def training_means(scored: Scored) -> dict[str, tuple[list[str], torch.Tensor]]:
     """modality -> the labels that its training items have, and the mean of those items' points for each, (C, d)."""
     run = scored.run
     batch = run.features("train", progress=False)
-    sets = [(name,) for name in batch.inputs]
+    sets = [(name,) for name in batch.modalities]
     points = embed(run.model, batch, run.config.run.eval_samples, derive(run.config.run.seed, "train"), mean=scored.mean, sets=sets)
     results = {}
-    for name in batch.inputs:
+    for name in batch.modalities:
         there = batch.present[name].tolist()
         places: dict[str, list[int]] = {}
         for i, item in enumerate(batch.items):
