@@ -27,11 +27,11 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         return _fail(str(error), EXIT_USER)
     except ArithmeticError as error:
-        return _fail(f"{error}. The last good checkpoint is kept", EXIT_NOT_FINITE)
+        return _fail(f"{error}. The last good checkpoint is kept", EXIT_NOT_FINITE, alike=True)
     except LostProcess as error:
         return _fail(f"{error}. The last checkpoint is kept: --resume auto", EXIT_LOST)
     except Stopped as error:
-        return _fail(f"{error}; the same command with --resume auto goes on", EXIT_STOPPED)
+        return _fail(f"{error}; the same command with --resume auto goes on", EXIT_STOPPED, alike=True)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command (fit: with --resume auto) goes on from what is finished", EXIT_INTERRUPTED)
     except BrokenPipeError:  # the reader of a pipe has gone, as in `transphere eval RUN | head -1`
@@ -41,9 +41,18 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", EXIT_USER)
 
 
-def _fail(message: str, code: int) -> int:
-    print(f"transphere: error: {message}", file=sys.stderr)
+def _fail(message: str, code: int, alike: bool = False) -> int:
+    """Say it; where all processes of a job would say the same, the first alone does."""
+    if not (alike and _rank()):
+        print(f"transphere: error: {message}", file=sys.stderr, flush=True)
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_initialized():
+        os._exit(code)  # at an ordinary end, threads that still wait for other processes would abort or hang this one
     return code
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", 0))
 
 
 def _fit(arguments: argparse.Namespace) -> None:
@@ -55,10 +64,11 @@ def _fit(arguments: argparse.Namespace) -> None:
         config = config.replace(data={"manifest": arguments.data})
     out = arguments.out or Path("runs") / f"{Path(arguments.recipe).stem}-seed{config.run.seed}"
     done = fit(config, out, resume=arguments.resume == "auto")
-    print(
-        f"{out}: best epoch {done['best_epoch']} of {done['epochs']}, validation MRR {done['val_mrr']:.3f}, {done['seconds']:.0f} s\n"
-        f"next: transphere eval {out}"
-    )
+    if not _rank():
+        print(
+            f"{out}: best epoch {done['best_epoch']} of {done['epochs']}, validation MRR {done['val_mrr']:.3f}, {done['seconds']:.0f} s\n"
+            f"next: transphere eval {out}"
+        )
 
 
 def _plot(arguments: argparse.Namespace) -> None:

@@ -165,6 +165,7 @@ class Trainer:
                 self.seconds = time.monotonic() - self.started
                 self._save(False)
             if stopped:
+                self.world.agree(lambda: None)  # whoever leaves first may take the others along: not before the first has written
                 raise Stopped(f"stopped by {signal.Signals(stopped).name} at step {self.step} (epoch {self.epoch}); {self.out} is saved")
         self._check_weights()
         eigenvalues = self._eigenvalues()
