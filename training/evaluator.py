@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import torch
 
-from transphere import VonMisesFisher, frechet_mean, vmf_sample
+from transphere import frechet_mean, vmf_sample
 
 from .batch import Batch
+from .heads import Embedding, location
 from .metrics import retrieval_metrics
 from .model import Model
 from .seeding import derive
@@ -59,18 +60,18 @@ def _embed(model: Model, batch: Batch, n_samples: int, seed: int) -> dict[tuple[
     names = list(batch.inputs)
     subsets = [(name,) for name in names] + (list(itertools.combinations(names, 2)) if len(names) > 2 else [])
     parts: dict[tuple[str, ...], list[torch.Tensor]] = {subset: [] for subset in subsets}
-    for start in range(0, len(batch), CHUNK):
-        stop = min(start + CHUNK, len(batch))
-        laws = model({name: x[start:stop] for name, x in batch.inputs.items()})
+    places = [list(range(start, min(start + CHUNK, len(batch)))) for start in range(0, len(batch), CHUNK)]
+    for (start, *_), part in zip(places, batch.stream(places), strict=True):
+        laws = model(part.inputs)
         samples = {name: _samples(law, n_samples, derive(seed, "embed", name, start)) for name, law in laws.items()}  # (B, L, d)
         for subset in subsets:
             parts[subset].append(frechet_mean(torch.cat([samples[name] for name in subset], dim=1)))  # (B, d)
     return {subset: torch.cat(chunks) for subset, chunks in parts.items()}
 
 
-def _samples(law: VonMisesFisher, n_samples: int, seed: int) -> torch.Tensor:
-    if n_samples == 0:
-        return law.loc[:, None]
+def _samples(law: Embedding, n_samples: int, seed: int) -> torch.Tensor:
+    if n_samples == 0 or isinstance(law, torch.Tensor):
+        return location(law)[:, None]
     return vmf_sample(law.loc, law.concentration, n_samples, seed=seed)
 
 
