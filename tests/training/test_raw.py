@@ -12,6 +12,7 @@ from transphere.training import checkpoint, config
 from transphere.training.batch import load_batch
 from transphere.training.data.manifest import Manifest
 from transphere.training.errors import UserError
+from transphere.training.model import build_model
 from transphere.training.run import fit, open_run
 from transphere.training.trainer import Trainer
 
@@ -127,6 +128,27 @@ def test_a_file_that_cannot_be_read_is_named_whoever_reads_it(folder, tiny, tmp_
         with pytest.raises(UserError, match=r"missing\.png: not an image that can be read") as caught:
             list(whole.stream([[0, 1], [4, 5]], 0))
         assert "Traceback" not in str(caught.value)
+
+
+def test_blanks_do_not_reach_batch_norms(folder, tiny, tmp_path):
+    """The items without a sound leave the statistics and the others' embeddings as they are without them."""
+    made = recipe(folder, tiny, audio={"name": "resnet18-audio", "augment": []}).replace(model={"dropout": 0.0})
+    whole = load_batch(Manifest.read(folder / "manifest.jsonl"), made)
+    model = build_model(made.model, whole.dims).train()
+    with_blank, without = (next(iter(whole.stream([index]))) for index in ([0, 1, 2, 3], [0, 1, 2]))
+    kept = {name: x.clone() for name, x in model.state_dict().items()}
+    states, laws = [], []
+    for batch in (with_blank, without):
+        model.load_state_dict(kept)
+        laws.append(model(batch.inputs, batch.present)["audio"])
+        states.append({name: x.clone() for name, x in model.state_dict().items()})
+    torch.testing.assert_close(laws[0].loc[:3], laws[1].loc)
+    assert not with_blank.present["audio"][3] and laws[0].loc[3].isfinite().all()
+    for name in states[0]:
+        if name.startswith("audio"):
+            torch.testing.assert_close(states[0][name], states[1][name])
+    nothing = whole.select([3])
+    assert model(*((b := next(iter(nothing.stream([[0]])))).inputs, b.present))["audio"].loc.shape == (1, 16)
 
 
 def test_templates_make_captions(folder, tiny):

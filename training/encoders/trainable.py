@@ -21,6 +21,7 @@ class Trainable(nn.Module):
     """
 
     d_out: int
+    in_memory = False  # whether its items are vectors, not files or texts
 
     @classmethod
     def build(cls, config: Encoder) -> Trainable:
