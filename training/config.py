@@ -26,7 +26,8 @@ OBJECTIVES = (
 OPTIMISERS, SCHEDULES, PRECISIONS = ("adamw", "adam", "sgd"), ("constant", "cosine", "step"), ("fp32", "bf16")
 HEADS = ("vmf", "linear", "residual")
 
-WITHOUT_EFFECT = (("data", "manifest"), ("data", "workers"), ("run", "save_every"), ("run", "tensorboard"), ("run", "timeout"))  # on any result
+# on any result
+WITHOUT_EFFECT = (("data", "manifest"), ("data", "workers"), ("run", "save_every"), ("run", "tensorboard"), ("run", "timeout"))
 
 
 @dataclass(frozen=True)

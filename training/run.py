@@ -136,7 +136,8 @@ def open_manifest(data: configuration.Data) -> Manifest:
 def run_digest(config: Config, manifest: Manifest) -> str:
     """What tells runs apart: every value of the configuration, the data, what encodes each modality, the version."""
     used = encoders_of(manifest, config.data, config.model.encoders)
-    names = [f"{name}={kind}" + ("" if kind in ("vector", "trained") else f"-{encoder(kind).version}") for name, kind in sorted(used.items())]
+    plain = ("vector", "trained")
+    names = [f"{name}={kind}" + ("" if kind in plain else f"-{encoder(kind).version}") for name, kind in sorted(used.items())]
     return config.digest(manifest.sha256, *names, transphere.__version__)
 
 
