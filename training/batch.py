@@ -38,6 +38,10 @@ class Batch:
         return len(self.items)
 
     @property
+    def modalities(self) -> list[str]:
+        return list(self.present)
+
+    @property
     def ids(self) -> list[str]:
         return [item.id for item in self.items]
 

@@ -96,7 +96,7 @@ def experiment_table(report: dict) -> str:
     if all("mean" in row for row in rows.values()):
         parts += ["Mean over the directions:", _means(rows)]
     parts += ["MRR by direction:", _by_direction(rows, directions, lambda m: plus_minus(m["MRR"]))]
-    parts += ["R@1 % by direction:", _by_direction(rows, directions, _r1)]
+    parts += ["R@1 % by direction:", _by_direction(rows, directions, _r1, "chance_R@1")]
     for title, key, value in (
         ("Class level: R-precision %, every item of the same label a right answer:", "classes", lambda m: percent(m["R-precision"])),
         ("Zero-shot T1 %, each label a prompt:", "zero_shot", lambda m: percent(m["T1"])),
@@ -133,8 +133,12 @@ def _against(row: dict) -> str:
     return f"{found['mean']:+.4f} ± {found['sd']:.4f}{mark}"
 
 
-def _by_direction(rows: dict[str, dict], directions: list[str], value) -> str:  # noqa: ANN001
-    return _by_column(rows, "directions", directions, value)
+def _by_direction(rows: dict[str, dict], directions: list[str], value, chance: str = "") -> str:  # noqa: ANN001
+    table = _by_column(rows, "directions", directions, value)
+    if not chance:
+        return table
+    found = [next(row["directions"][d][chance]["mean"] for row in rows.values() if d in row["directions"]) for d in directions]
+    return f"{table}\n\nchance: " + ", ".join(f"{arrows(d)} {100 * x:.1f}" for d, x in zip(directions, found, strict=True))
 
 
 def _by_column(rows: dict[str, dict], key: str, columns: list[str], value) -> str:  # noqa: ANN001
