@@ -12,6 +12,7 @@ and test items are scored once, after that.
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 import tomllib
@@ -186,7 +187,7 @@ def run_experiment(
         "configs": {variant.name: {"recipe": variant.recipe, "set": [*variant.set, *changes]} for variant in experiment.variants},
         "environment": environment(),
     }
-    checkpoint.write_json(out / "table.json", report)
+    checkpoint.write(out / "table.json", json.dumps(_rounded(report), ensure_ascii=False) + "\n")
     checkpoint.write(out / "table.md", experiment_table(report) + "\n")
     pictures = draw(experiment, measured, folders, out)
     print(experiment_table(report))
@@ -208,6 +209,15 @@ def _about(manifest) -> dict:  # noqa: ANN001
         about = {}
     kept = {key: about[key] for key in ("corpus", "source", "licence", "speech") if key in about}
     return {"sha256": manifest.sha256, "counts": manifest.counts(), **kept}
+
+
+def _rounded(value: object) -> object:
+    """Floats to six digits: fifty numbers a direction and variant."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _say(text: str) -> None:
