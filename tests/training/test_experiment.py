@@ -74,8 +74,8 @@ def test_end_to_end(small, quick, tmp_path, capsys, monkeypatch):
             assert image.size[0] > 300 and picture.stat().st_size < 150_000
     table = (out / "table.md").read_text()
     assert table in printed
-    for words in ("control: leaky", "chance", "Which loss?", "Modality gap", "tested on", "transport plan", "enriched", "against the first"):
-        assert words in table
+    words = ("control: leaky", "chance", "Which loss?", "Modality gap", "tested on", "transport plan", "enriched", "against the first")
+    assert all(word in table for word in words)
     stored = json.loads((out / "table.json").read_text())
     assert list(stored["rows"]) == ["L_C", "m-LTM", "leaky"] and stored["seeds"] == 2 and stored["rows"]["leaky"]["control"]
     tests = [json.loads((path / "test.json").read_text()) for path in sorted((out / "runs").glob("00-*"))]
