@@ -116,20 +116,21 @@ def add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
 def run_eval(arguments: argparse.Namespace) -> None:
     """The command."""
     from . import eval_tables
+    from .contact_sheet import check_sheet, contact_sheet
     from .run import open_run
 
     if arguments.prompt and not arguments.zero_shot:
         raise UserError("--prompt: says how --zero-shot words a class; give --zero-shot too")
     if arguments.eps is not None and not arguments.plan:
         raise UserError("--eps: is that of --plan; give --plan too")
+    if arguments.sheet:
+        check_sheet(arguments.sheet)
     run = open_run(arguments.run, arguments.data)
     protocol = {"mean": arguments.mean, "enrich": arguments.enrich, "query_size": arguments.query_size}
     scored = score_run(run, arguments.split, **protocol)
     other = score_run(open_run(arguments.against, arguments.data), arguments.split, **protocol) if arguments.against else None
     report = write_report(scored, _sections(scored, other, arguments))
     if arguments.sheet:
-        from .contact_sheet import contact_sheet
-
         contact_sheet(scored.points, scored.batch, run.manifest.root, arguments.sheet, enrich=scored.enrich, metric=run.metric)
     if arguments.json:
         print(json.dumps(report, indent=1, ensure_ascii=False))
