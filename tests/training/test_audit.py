@@ -151,7 +151,10 @@ def test_every_fault_is_found(faulty):
 
 def test_the_level_that_counts_as_silent_is_said(faulty):
     assert len(audit(faulty, silent=-90, progress=False)["warnings"]["silent sounds"]) == 1
-    assert "silent sounds" not in audit(faulty, quick=True, progress=False)["warnings"]
+    quick = audit(faulty, quick=True, progress=False)
+    assert "silent sounds" not in quick["warnings"]
+    assert [case["file"] for case in quick["faults"]["missing or corrupt"]] == ["1.png"]  # one that is cut short is not noticed,
+    assert [case["files"] for case in quick["faults"]["files in several splits"]] == [["7.png"]]  # nor a copy
 
 
 def test_the_command(faulty, capsys):

@@ -31,14 +31,14 @@ def audit(manifest: Manifest, silent: float = SILENT, quick: bool = False, progr
     bytes). ``warnings``: "captions in several splits", "silent sounds" (root mean square at or below ``silent`` dB of full scale),
     "blank pictures" (standard deviation of red, green and blue below 2 of 255 levels), "vectors of zeros", "items of one modality".
     Both map a finding to the list of its cases. ``modalities``: counts, and seconds of sounds. ``shared``: what several items of a split
-    have in common, and the R@1 that no system can exceed for it (`ceilings`). ``quick`` looks only whether files are there, so that
-    silence and blanks are not seen.
+    have in common, and the R@1 that no system can exceed for it (`ceilings`). ``quick`` looks only whether files are there: silence and
+    blanks are not seen, nor that two files hold the same bytes.
     """
     files = _files(manifest)
     facts = dict(inspect_all(manifest.root, list(files), quick, progress))
     bad = {name: result for name, result in facts.items() if isinstance(result, CorruptFile)}
     good = {name: result for name, result in facts.items() if isinstance(result, Facts)}
-    content = _contents(manifest.root, good, progress)
+    content = {name: name for name in good} if quick else _contents(manifest.root, good, progress)
     items = manifest.items
     splits_of = _splits((item.group, item) for item in items)
     bytes_of = _splits((content[name], item) for name, found in files.items() if name in content for item, _ in found)
