@@ -122,6 +122,7 @@ def faulty(tmp_path):
                 image={"path": f"{i}.png"},
                 text={"texts": [texts[i]]},
                 vector={"vector": [0, 0] if i == 7 else [i, 1]},
+                number={"vector": [i % 2]},
             )
             for i in range(8)
         ),

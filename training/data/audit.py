@@ -64,7 +64,7 @@ def audit(manifest: Manifest, silent: float = SILENT, quick: bool = False, progr
             {"item": item.id, "modality": name}
             for item in items
             for name, entry in item.modalities.items()
-            if entry and "vector" in entry and not any(entry["vector"])
+            if entry and len(entry.get("vector", ())) > 1 and not any(entry["vector"])  # a single 0 is the number of a class
         ],
         "items of one modality": [{"item": item.id} for item in items if sum(entry is not None for entry in item.modalities.values()) < 2],
     }
