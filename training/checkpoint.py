@@ -6,13 +6,14 @@ import io
 import json
 import os
 import pickle
+import sys
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from .data.cache import replacing
+from .data.cache import disk_errors, replacing
 from .errors import UserError
 
 
@@ -47,10 +48,45 @@ def read_json(path: Path) -> dict | None:
 
 
 def save_state(path: Path, state: dict) -> None:
-    """Tensors, numbers and strings of a run that shall go on."""
+    """Tensors, numbers and strings of a run that shall go on. The state saved before stays, under the name `previous(path)`."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write(path, buffer.getvalue())
+    fresh = path.with_suffix(".new")
+    write(fresh, buffer.getvalue())
+    with disk_errors(path):
+        if path.exists():
+            os.replace(path, previous(path))
+        os.replace(fresh, path)
+
+
+def previous(path: Path) -> Path:
+    """Where the state before that in `path` is: last.pt, last-previous.pt."""
+    return path.with_stem(path.stem + "-previous")
+
+
+def repair(path: Path) -> bool:
+    """Is there a state to go on from? Where `path` is missing or cannot be read, the one before takes its place, with a message.
+
+    UserError when there are files, and none can be read.
+    """
+    broken: UserError | None = None
+    for candidate in (path, previous(path)):
+        if not candidate.exists():
+            continue
+        try:
+            step = load_state(candidate).get("step")
+        except UserError as error:
+            broken = broken or error
+            continue
+        if candidate != path:
+            why = f"{path} cannot be read" if broken else f"{path} is missing"
+            print(f"{why}: going on from the checkpoint before it, {candidate.name}, of step {step}", file=sys.stderr)
+            with disk_errors(path):
+                os.replace(candidate, path)
+        return True
+    if broken:
+        raise broken
+    return False
 
 
 def load_state(path: Path) -> dict:

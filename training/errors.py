@@ -18,6 +18,14 @@ class CorruptFile(UserError):
     """A file that holds no image or sound, or only half of one; a corpus build skips its item and goes on."""
 
 
+class LostProcess(Exception):
+    """Another process of the job has gone, or did not answer in time."""
+
+
+class Stopped(Exception):
+    """A signal ended the run, after its state had been saved."""
+
+
 def near(name: str, options: Iterable[str]) -> str:
     """How to end a message about an unknown ``name``: the closest option when there is one, and all of them."""
     options = sorted(options)

@@ -1,100 +1,120 @@
-"""The loop: one model, one objective, one optimiser, over features in memory.
+"""The loop: one model, one objective, one optimiser.
 
-Everything random is keyed by (seed, purpose, epoch), so that a run that was cut and resumed at an epoch's end gives, on a CPU, the same
-bits as one that was not.
+Everything random is a function of (seed, purpose, step, item), so that a run that was cut and resumed, after whatever step, gives on a CPU
+the same bits as one that was not, and k processes the same losses as one.
 """
 
 from __future__ import annotations
 
-import contextlib
+import functools
+import inspect
 import json
 import math
-import sys
+import signal
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 from tqdm import tqdm
-
-from transphere import VonMisesFisher
 
 from . import checkpoint
 from .batch import Batch, batches
-from .config import Config, Optim
-from .errors import UserError
+from .classification import CLASSIFIERS, class_names, evaluate_classes, label_numbers
+from .config import Config
+from .distributed import World, pick_device, synchronised
+from .errors import Stopped, UserError
 from .evaluator import caption_keys, evaluate, mean_mrr
-from .model import build_model, build_objective
+from .model import OBJECTIVE, build_model, build_objective, parameter_groups
+from .optim import build_average, build_optimizer, build_schedule
+from .progress import Board, Sums, progress_bar, status
 from .seeding import derive
+from .signals import Signals, noted
+from .step import Embedded, Step
 
 
 class NonFiniteError(ArithmeticError):
     """A loss, a part of it, a distribution or a gradient became NaN or infinite; the message says where."""
 
 
-@dataclass
-class _Sums:
-    """Means of the loss parts and the range of kappa over an epoch."""
-
-    items: int = 0
-    parts: dict[str, float] = field(default_factory=dict)
-    kappas: dict[str, list[torch.Tensor]] = field(default_factory=dict)
-
-    def add(self, parts: dict[str, float], kappas: dict[str, torch.Tensor], items: int) -> None:
-        self.items += items
-        for name, value in parts.items():
-            self.parts[name] = self.parts.get(name, 0.0) + value * items
-        for name, value in kappas.items():
-            self.kappas.setdefault(name, []).append(value)
-
-    def result(self) -> dict[str, object]:
-        joined = {name: torch.cat(values) for name, values in self.kappas.items()}
-        kappa = {name: [float(k.min()), float(k.mean()), float(k.max())] for name, k in joined.items() if len(k)}
-        return {**{name: value / self.items for name, value in self.parts.items()}, "kappa": kappa}
-
-
 class Trainer:
     """Fits a model to `train`, chooses the epoch by mean MRR on `val`, and keeps its files in `out`.
 
-    Files: metrics.jsonl (a line per epoch), last.pt (to go on from), best.safetensors (the weights of the best epoch so far), done.json
-    (written when the run has ended). `digest` marks the checkpoints; one of another configuration is refused.
+    Files: metrics.jsonl (a line per epoch), last.pt (to go on from) and the one before it, best.safetensors (the weights of the best epoch
+    so far, or their average), done.json (written when the run has ended). `digest` marks the checkpoints; one of another configuration
+    is refused. In a `world` of several processes all hold the same state, and the first writes.
     """
 
-    def __init__(self, config: Config, train: Batch, val: Batch, out: Path, digest: str, progress: bool = True, row: int = 0) -> None:
-        self.config, self.out, self.digest, self.progress, self.row = config, out, digest, progress, row
-        self.device = pick_device(config.run.device)
+    def __init__(
+        self,
+        config: Config,
+        train: Batch,
+        val: Batch,
+        out: Path,
+        digest: str,
+        progress: bool = True,
+        row: int = 0,
+        world: World | None = None,
+    ) -> None:
+        self.config, self.out, self.digest, self.row = config, out, digest, row
+        self.world = world or World(device=pick_device(config.run.device))
+        self.device, self.first = self.world.device, self.world.rank == 0
+        self.progress = progress and self.first
         self.train, self.val = train.matchable().to(self.device), val.to(self.device)
         if len(self.train) < 2:
             raise UserError(f"expected at least two training items with two modalities or more, got {len(self.train)}")
-        dims = {name: x.shape[1] for name, x in train.inputs.items()}
-        with self._seeded("init"):
-            self.model = build_model(config.model, dims).to(self.device)
-            self.objective = build_objective(config.objective, config.model.dim).to(self.device)
-        for name, branch in self.model.items():
-            if self.train.present[name].any():
-                branch.encoder.fit(self.train.inputs[name][self.train.present[name]])
-        self.parameters = [*self.model.parameters(), *self.objective.parameters()]
-        # At weight_decay = 0 this is Adam.
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=config.optim.lr, weight_decay=config.optim.weight_decay)
-        self.steps_per_epoch = len(list(batches(len(self.train), config.optim.batch_size, 0, 0)))
+        sizes = [len(index) for index in batches(len(self.train), config.optim.batch_size, 0, 0)]
+        if min(sizes) < self.world.size:
+            raise UserError(f"optim.batch_size: a batch of {min(sizes)} items cannot be shared by {self.world.size} processes")
+        self.steps_per_epoch = len(sizes)
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(derive(config.run.seed, "init"))
+            self.model = build_model(config.model, train.dims).to(self.device)
+            self.classes = class_names(self.train) if config.objective.name in CLASSIFIERS else []
+            self.objective = build_objective(config.objective, config.model.dim, train.dims, self.classes).to(self.device)
+        if config.run.sync_batchnorm:
+            self.model = synchronised(self.model, self.world)
+        self.model.fit_features(self.train.inputs, self.train.present)
+        groups = parameter_groups(self.model, self.objective, lr=config.optim.lr)
+        self.parameters = [p for group in groups for p in group["params"]]
+        self.optimizer = build_optimizer(config.optim, groups)
+        self.schedule = build_schedule(config.optim, self.optimizer, self.steps_per_epoch)
+        self.average = build_average(config.optim, self.model)
+        self.takes = inspect.signature(self.objective.forward).parameters
+        self.groups = None if config.objective.duplicates is None else caption_keys(self.train).to(self.device)  # (N,)
+        self.labels = label_numbers(self.train, self.classes).to(self.device)  # (N,), of use where there are classes
         self.step, self.epoch, self.seconds = 0, 0, 0.0
+        self.batch = 0  # batches of the epoch that are done
+        self.sums, self.signals = Sums(), Signals()
         self.best: dict[str, float] = {"epoch": 0, "mrr": -math.inf}
         self.waited = 0  # validations since the best one
         self.history: list[dict] = []
 
+    @functools.cached_property
+    def passes(self) -> Step:
+        """Made when it is first needed: torch's wrapper takes the parameters as they are then."""
+        return Step(self.model, self.config, self.world)
+
     def fit(self) -> dict:
-        """Train from where the trainer stands to the end; returns (and writes to done.json) how it ended."""
-        started = time.monotonic() - self.seconds
+        """Train from where the trainer stands to the end; returns (and writes to done.json) how it ended.
+
+        Raises NonFiniteError, and Stopped after a signal, when the state has been saved.
+        """
+        self.started = time.monotonic() - self.seconds
         total = self.config.optim.epochs
-        with self._bar(total) as bar:
-            while self.epoch < total and not self._patience_is_over():
-                self.epoch += 1
+        board = Board(self.out, self.step) if self.config.run.tensorboard and self.first else None
+        with noted() as self.signals, self._generators_kept(), self._bar() as bar:
+            while self.batch or self.epoch < total and not self._patience_is_over():
+                if not self.batch:
+                    self.epoch, self.sums = self.epoch + 1, Sums()
                 record = self._epoch(bar)
                 judged = self.epoch % self.config.run.eval_every == 0 or self.epoch == total
                 improved = judged and self._judge(record)
-                self.seconds = time.monotonic() - started
+                self.batch = 0
+                self.seconds = time.monotonic() - self.started
                 self.history.append({**record, "seconds": round(self.seconds, 3)})
+                if board:
+                    board.add(self.history[-1])
                 if judged:
                     self._save(improved)
         summary = {
@@ -105,78 +125,113 @@ class Trainer:
             "stopped_by": "patience" if self.epoch < total else "epochs",
             "seconds": round(self.seconds, 2),
         }
-        checkpoint.write_json(self.out / "done.json", summary)
+        if self.first:
+            checkpoint.write_json(self.out / "done.json", summary)
         return summary
 
     def resume(self) -> bool:
-        """Take up last.pt when there is one; False when there is none. UserError for one that is broken or not of this configuration."""
+        """Take up last.pt, or the one before it where that cannot be read; False when there is none.
+
+        UserError when none can be read, or it is not of this configuration.
+        """
         path = self.out / "last.pt"
-        if not path.exists():
+        if not self.world.agree(lambda: checkpoint.repair(path)):
             return False
         state = checkpoint.load_state(path)
         if state.get("digest") != self.digest:
             raise UserError(f"{path}: belongs to another configuration; give another --out")
-        self.model.load_state_dict(state["model"])
-        self.objective.load_state_dict(state["objective"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.epoch, self.seconds, self.waited = state["step"], state["epoch"], state["seconds"], state["waited"]
-        self.best, self.history = state["best"], json.loads(state["history"])
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.step, self.epoch, self.batch = state["step"], state["epoch"], state["batch"]
+        self.seconds, self.waited, self.best, self.history = state["seconds"], state["waited"], state["best"], json.loads(state["history"])
+        self.sums = Sums(**state["sums"])
+        self.sums.kappas = {name: [x.to(self.device) for x in values] for name, values in self.sums.kappas.items()}
         return True
 
     def _epoch(self, bar: tqdm) -> dict:
+        """From the batch where the trainer stands to the last."""
         self.model.train()
-        sums = _Sums()
-        seed, size = self.config.run.seed, self.config.optim.batch_size
-        with self._seeded("noise", self.epoch):
-            for index in batches(len(self.train), size, seed, self.epoch):
-                batch = self.train.select(index)
-                parts, kappas = self._step(batch)
-                sums.add(parts, kappas, len(batch))
-                bar.update()
-                bar.set_description_str(self._status(sums.result()), refresh=False)
-        if not all(torch.isfinite(p).all() for p in self.parameters):
-            raise NonFiniteError(f"the weights are not finite after step {self.step} (epoch {self.epoch}); try a smaller optim.lr")
-        return {"epoch": self.epoch, "step": self.step, "lr": self.optimizer.param_groups[0]["lr"], **sums.result()}
+        self.passes.check()
+        run = self.config.run
+        eigenvalues = self._eigenvalues()
+        order = list(batches(len(self.train), self.config.optim.batch_size, run.seed, self.epoch))[self.batch :]
+        own = [[index[row] for row in self.world.rows(len(index))] for index in order]
+        for index, batch in zip(order, self.train.stream(own, derive(run.seed, "inputs", self.epoch)), strict=True):
+            parts, kappas = self._step(index, batch)
+            self.sums.add(parts, kappas, len(index))
+            self.batch += 1
+            bar.update()
+            epoch = f"{self.epoch}/{self.config.optim.epochs}"
+            bar.set_description_str(status(epoch, self.sums.means(), kappas, eigenvalues, self.best), refresh=False)
+            stopped = self.world.largest(self.signals.came)
+            if stopped or run.save_every and self.step % run.save_every == 0:
+                self.seconds = time.monotonic() - self.started
+                self._save(False)
+            if stopped:
+                self.world.agree(lambda: None)  # whoever leaves first may take the others along: not before the first has written
+                raise Stopped(f"stopped by {signal.Signals(stopped).name} at step {self.step} (epoch {self.epoch}); {self.out} is saved")
+        self._check_weights()
+        eigenvalues = self._eigenvalues()
+        record = {"epoch": self.epoch, "step": self.step, "lr": self.optimizer.param_groups[0]["lr"], **self.sums.result()}
+        return {**record, **({"eigenvalues": eigenvalues} if eigenvalues else {})}
 
-    def _step(self, batch: Batch) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config.optim, self.step, self.steps_per_epoch * self.config.optim.epochs)
+    def _step(self, index: list[int], batch: Batch) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """One step on the items `index` of the training set, of which `batch` are this process's."""
         self.step += 1
-        embeddings = self.model(batch.inputs)
-        for name, law in embeddings.items():
-            self._check_law(name, law, batch)
-        groups = () if self.config.objective.duplicates is None else (caption_keys(batch).to(self.device),)
-        loss, parts = self.objective(embeddings, batch.present, *groups)
+        done, values = self.gradient(index, batch)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.optim.clip_norm or math.inf)
+        if not torch.isfinite(norm):
+            self._stop(f"the gradient's norm = {float(norm)}", index)
+        self.optimizer.step()
+        self.schedule.step()
+        if hasattr(self.objective, "project_"):  # back to where its parameters may be
+            self.objective.project_()
+        if self.average:
+            self.average.update_parameters(self.model)
+        return values, {name: x[1].detach()[done.present[name]] for name, x in done.leaves.items() if len(x) == 2}
+
+    def gradient(self, index: list[int], batch: Batch) -> tuple[Embedded, dict[str, float]]:
+        """Leave at every parameter the gradient of the loss of all items `index`; returns the loss and its parts as well."""
+        noise, rows = derive(self.config.run.seed, "noise", self.step), self.world.rows(len(index))
+        done = self.passes.embed(batch, rows.start, len(index), noise)
+        laws = done.laws
+        for name, tensors in done.leaves.items():
+            finite = torch.stack([x.reshape(len(index), -1).isfinite().all(1) for x in tensors]).all(0)  # (B,)
+            if not finite.all():
+                wrong = [i for i, fine in zip(index, finite.tolist(), strict=True) if not fine]
+                self._stop(f"the distribution of {name} is not finite", wrong)
+        groups = () if self.groups is None else (self.groups[index],)
+        keyed = {"seed": noise} if "seed" in self.takes else {}
+        if "rows" in self.takes and self.world.size > 1:
+            keyed["rows"] = slice(rows.start, rows.stop)
+        if self.classes:
+            keyed["labels"] = self.labels[index]
+        loss, parts = self.objective(laws, done.present, *groups, **keyed)
         values = {"loss": float(loss.detach()), **{name: float(value) for name, value in parts.items()}}
         wrong = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
         if wrong:
-            self._stop(", ".join(wrong), batch)
+            self._stop(", ".join(wrong), index)
         self.optimizer.zero_grad()
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optim.clip_norm or math.inf)
-        if not torch.isfinite(norm):
-            self._stop(f"the gradient's norm = {float(norm)}", batch)
-        self.optimizer.step()
-        if hasattr(self.objective, "project_"):  # back to where its parameters may be
-            self.objective.project_()
-        return values, {name: law.concentration.detach()[batch.present[name]] for name, law in embeddings.items()}
+        self.passes.backward(done)
+        self.world.mean_(p.grad for p in self.objective.parameters() if p.grad is not None)
+        return done, values
 
-    def _check_law(self, name: str, law: VonMisesFisher, batch: Batch) -> None:
-        finite = torch.isfinite(law.loc).all(-1) & torch.isfinite(law.concentration)  # (B,)
-        if not finite.all():
-            self._stop(f"the distribution of {name} is not finite", batch.select((~finite).nonzero().flatten().tolist()))
-
-    def _stop(self, what: str, batch: Batch) -> None:
+    def _stop(self, what: str, index: list[int]) -> None:
+        ids = [self.train.items[i].id for i in index]
         path = self.out / "nonfinite.json"
-        checkpoint.write_json(path, {"step": self.step, "epoch": self.epoch, "what": what, "ids": batch.ids})
-        shown = ", ".join(batch.ids[:3]) + (f", ... ({len(batch)} items, all in {path})" if len(batch) > 3 else "")
+        if self.first:
+            checkpoint.write_json(path, {"step": self.step, "epoch": self.epoch, "what": what, "ids": ids})
+        shown = ", ".join(ids[:3]) + (f", ... ({len(ids)} items, all in {path})" if len(ids) > 3 else "")
         raise NonFiniteError(f"stopped at step {self.step} (epoch {self.epoch}): {what}; batch: {shown}")
+
+    def _check_weights(self) -> None:
+        if not all(torch.isfinite(p).all() for p in self.parameters):
+            raise NonFiniteError(f"the weights are not finite after step {self.step} (epoch {self.epoch}); try a smaller optim.lr")
 
     def _judge(self, record: dict) -> bool:
         """Validate, put the result into the epoch's record, and say whether it is the best so far."""
-        results = evaluate(self.model, self.val, self.config.run.eval_samples, derive(self.config.run.seed, "val"))
-        if not results:
-            raise UserError("no item of the val split can ask another: each has one modality only")
+        results = self.world.agree(self._validate)
         record["val_mrr"] = mean_mrr(results)
         record["val"] = {direction: metrics["MRR"] for direction, metrics in results.items()}
         improved = record["val_mrr"] > self.best["mrr"]
@@ -185,71 +240,57 @@ class Trainer:
         self.waited = 0 if improved else self.waited + 1
         return improved
 
+    def _validate(self) -> dict[str, dict[str, float]]:
+        if self.classes:
+            results = evaluate_classes(self._judged(), self.objective, self.val, self.classes, alone=False)
+            if not results:
+                raise UserError("no item of the val split has a label that a training item has")
+            return results
+        M = getattr(self.objective, "M", None)
+        results = evaluate(self._judged(), self.val, self.config.run.eval_samples, derive(self.config.run.seed, "val"), metric=M)
+        if not results:
+            raise UserError("no item of the val split can ask another: each has one modality only")
+        return results
+
+    def _judged(self) -> nn.Module:
+        """The model that is validated and kept."""
+        return self.average.module if self.average else self.model
+
     def _patience_is_over(self) -> bool:
         return 0 < self.config.run.patience <= self.waited
 
+    def _parts(self) -> dict:
+        """What has a state of its own."""
+        parts = {"model": self.model, "objective": self.objective, "optimizer": self.optimizer, "schedule": self.schedule}
+        return {**parts, **({"average": self.average} if self.average else {})}
+
     def _save(self, improved: bool) -> None:
+        self._check_weights()
+        if not self.first:
+            return
         if improved:
             facts = {"digest": self.digest, "epoch": self.epoch, "val_mrr": self.best["mrr"]}
-            checkpoint.save_weights(self.out / "best.safetensors", self.model.state_dict(), facts)
+            learned = {OBJECTIVE + name: x for name, x in self.objective.state_dict().items()}  # M of m-LTM scores pairs too
+            checkpoint.save_weights(self.out / "best.safetensors", {**self._judged().state_dict(), **learned}, facts)
         lines = "".join(json.dumps(record) + "\n" for record in self.history)
         checkpoint.write(self.out / "metrics.jsonl", lines)
         # Last, since it is what a resumed run believes: whatever it says has been written.
         state = {
             "digest": self.digest,
-            "model": self.model.state_dict(),
-            "objective": self.objective.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            **{"step": self.step, "epoch": self.epoch, "seconds": self.seconds, "waited": self.waited, "best": self.best},
-            "history": json.dumps(self.history),
+            **{name: part.state_dict() for name, part in self._parts().items()},
+            **{"step": self.step, "epoch": self.epoch, "batch": self.batch, "sums": self.sums.state()},
+            **{"seconds": self.seconds, "waited": self.waited, "best": self.best, "history": json.dumps(self.history)},
         }
         checkpoint.save_state(self.out / "last.pt", state)
 
-    @contextlib.contextmanager
-    def _seeded(self, *purpose: object) -> Iterator[None]:
-        """Draws inside the block come from (seed, purpose); the caller's generators are as before when it ends."""
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(derive(self.config.run.seed, *purpose))
-            yield
+    def _eigenvalues(self) -> list[float] | None:
+        """The range of a learned metric's."""
+        return self.objective.eigenvalue_range().tolist() if hasattr(self.objective, "eigenvalue_range") else None
 
-    def _bar(self, total: int) -> tqdm:
-        # Where nobody watches (a log file), a line every ten seconds is enough.
-        watched = sys.stderr.isatty()
-        return tqdm(
-            total=total * self.steps_per_epoch,
-            initial=self.epoch * self.steps_per_epoch,
-            desc=self.out.name,
-            unit="step",
-            disable=not self.progress,
-            position=self.row,
-            mininterval=0.1 if watched else 10.0,
-            dynamic_ncols=True,
-            leave=not watched,
-            bar_format="{percentage:3.0f}%|{bar:10}| {desc} [{elapsed}<{remaining}]",
-        )
+    def _generators_kept(self) -> torch.random.fork_rng:
+        """The caller's generators are as before when the block ends."""
+        return torch.random.fork_rng([self.device] if self.device.type == "cuda" else [])
 
-    def _status(self, sums: dict) -> str:
-        """epoch 12/60 loss 4.310 contrastive 4.200 sliced 0.110 kappa 96 [70, 121] val MRR 0.220 at 9"""
-        parts = " ".join(f"{name} {value:.3f}" for name, value in sums.items() if name != "kappa")
-        low, mean, high = (list(column) for column in zip(*sums["kappa"].values(), strict=True))
-        text = f"epoch {self.epoch}/{self.config.optim.epochs} {parts} kappa {sum(mean) / len(mean):.0f} [{min(low):.0f}, {max(high):.0f}]"
-        return text + (f" val MRR {self.best['mrr']:.3f} at {self.best['epoch']:.0f}" if self.best["epoch"] else "")
-
-
-def learning_rate(config: Optim, step: int, total: int) -> float:
-    """The rate of a step (from 0) out of `total`: constant, or half a cosine from lr to 0."""
-    if config.schedule == "constant":
-        return config.lr
-    return config.lr * 0.5 * (1 + math.cos(math.pi * step / total))
-
-
-def pick_device(name: str) -> torch.device:
-    """The device that run.device names; UserError for one that is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"run.device: cannot use {name!r}: {str(error).splitlines()[0]}") from None
-    return device
+    def _bar(self) -> tqdm:
+        total = self.config.optim.epochs * self.steps_per_epoch
+        return progress_bar(self.out, total=total, done=self.step, shown=self.progress, row=self.row)

@@ -35,14 +35,25 @@ def check_embeddings(loss: str, embeddings: Embeddings, present: Present) -> Non
             raise ValueError(f"{loss}: present[{name!r}]: expected bool of shape {first[:1]}, got {mask.dtype} {tuple(mask.shape)}")
 
 
-def draw(embeddings: Embeddings, n_samples: int) -> Tensor:
-    """(S, batch, n_samples, d) draws, in at least float32; a plain tensor is normalised and counts as the point mass there."""
+def draw(embeddings: Embeddings, n_samples: int, seed: int | None = None, turn: int = 0) -> Tensor:
+    """(S, batch, n_samples, d) draws, in at least float32; a plain tensor is normalised and counts as the point mass there.
+
+    With a `seed` a draw depends on it, `turn`, and its place (modality, item, number) alone; without, on torch's own generator.
+    """
     laws = list(embeddings.values())
+    batch = len(laws[0] if isinstance(laws[0], Tensor) else laws[0].loc)
+    first = 0 if seed is None else turn * len(laws) * batch * n_samples
     if all(isinstance(law, VonMisesFisher) for law in laws):
         loc = torch.stack([_direction(law.loc) for law in laws])
         kappa = torch.stack([_at_least_float32(law.concentration) for law in laws])
-        return vmf_sample(loc, kappa, n_samples)
-    return torch.stack([_draw_one(law, n_samples) for law in laws])
+        return vmf_sample(loc, kappa, n_samples, seed=seed, offset=first)
+    step = 0 if seed is None else batch * n_samples
+    return torch.stack([_draw_one(law, n_samples, seed, first + s * step) for s, law in enumerate(laws)])
+
+
+def circle_generator(seed: int | None, device: torch.device) -> torch.Generator | None:
+    """The source of the great circles that go with a seed of the draws; not the same words, which on a GPU may be the same stream."""
+    return None if seed is None else torch.Generator(device).manual_seed((seed ^ 0x9E3779B97F4A7C15) % 2**63)
 
 
 def points(embeddings: Embeddings) -> Tensor:
@@ -50,9 +61,9 @@ def points(embeddings: Embeddings) -> Tensor:
     return torch.stack([_direction(e.loc) if isinstance(e, VonMisesFisher) else _unit(e) for e in embeddings.values()])
 
 
-def _draw_one(law: Tensor | VonMisesFisher, n_samples: int) -> Tensor:
+def _draw_one(law: Tensor | VonMisesFisher, n_samples: int, seed: int | None, offset: int) -> Tensor:
     if isinstance(law, VonMisesFisher):
-        return vmf_sample(_direction(law.loc), _at_least_float32(law.concentration), n_samples)
+        return vmf_sample(_direction(law.loc), _at_least_float32(law.concentration), n_samples, seed=seed, offset=offset)
     return _unit(law)[:, None].expand(-1, n_samples, -1)
 
 

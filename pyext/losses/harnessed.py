@@ -33,14 +33,23 @@ class Harnessed(nn.Module):
         self.contrastive = ProbabilisticContrastive(temperature, n_samples, duplicates=duplicates)
         self.sliced = SphericalSliced(n_projections, n_samples, debias)
 
-    def forward(self, embeddings: Embeddings, present: Present = None, groups: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss and {"contrastive": L_C, "sliced": L_S, without its weight}, detached. `present` and `groups` as in the two losses."""
+    def forward(
+        self,
+        embeddings: Embeddings,
+        present: Present = None,
+        groups: Tensor | None = None,
+        *,
+        seed: int | None = None,
+        rows: slice | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss and {"contrastive": L_C, "sliced": L_S, without its weight}, detached. `present`, `groups`, `seed` and `rows` as in
+        the two losses."""
         check_embeddings("Harnessed", embeddings, present)
         n = self.contrastive.n_samples
-        z = draw(embeddings, n)                                                              # (S, batch, L, d)
-        twin = draw(embeddings, n) if self.sliced.debias else None
+        z = draw(embeddings, n, seed)                                                              # (S, batch, L, d)
+        twin = draw(embeddings, n, seed, turn=1) if self.sliced.debias else None
         parts = {
             "contrastive": contrastive(z, embeddings, present, groups, self.contrastive.temperature, self.contrastive.duplicates),
-            "sliced": sliced(z, twin, embeddings, present, self.sliced.n_projections),
+            "sliced": sliced(z, twin, embeddings, present, self.sliced.n_projections, seed=seed, rows=rows),
         }
         return parts["contrastive"] + self.weight * parts["sliced"], {name: part.detach() for name, part in parts.items()}

@@ -39,10 +39,13 @@ class MCInfoNCE(nn.Module):
         self.temperature, self.n_samples, self.form = temperature, n_samples, form
         self.duplicates = check_duplicates("MCInfoNCE", duplicates)
 
-    def forward(self, embeddings: Embeddings, present: Present = None, groups: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss and {"mc_infonce": itself, detached}. `present` and `groups` as in `Contrastive`."""
+    def forward(
+        self, embeddings: Embeddings, present: Present = None, groups: Tensor | None = None, *, seed: int | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss and {"mc_infonce": itself, detached}. `present` and `groups` as in `Contrastive`, `seed` as in
+        `ProbabilisticContrastive`."""
         check_embeddings("MCInfoNCE", embeddings, present)
-        z = draw(embeddings, self.n_samples).transpose(1, 2)                                 # (S, L, batch, d)
+        z = draw(embeddings, self.n_samples, seed).transpose(1, 2)                                 # (S, L, batch, d)
         check_groups("MCInfoNCE", groups, z.shape[2])
         losses = []
         with torch.autocast(z.device.type, enabled=False):

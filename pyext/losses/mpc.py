@@ -31,9 +31,11 @@ class MPC(nn.Module):
         self.n_samples, self.temperature, self.penalty = n_samples, temperature, penalty
         self.duplicates = check_duplicates("MPC", duplicates)
 
-    def forward(self, embeddings: Embeddings, present: Present = None, groups: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, embeddings: Embeddings, present: Present = None, groups: Tensor | None = None, *, seed: int | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and its parts {"composition", "penalty"}, the second without its weight, detached. `present` as in `Contrastive`: an
-        absent modality leaves the product, a query without any is left out.
+        absent modality leaves the product, a query without any is left out. `seed` as in `ProbabilisticContrastive`.
 
         Raises:
             ValueError: also where an embedding is not a `VonMisesFisher`: the product needs concentrations.
@@ -42,7 +44,7 @@ class MPC(nn.Module):
         for name, law in embeddings.items():
             if not isinstance(law, VonMisesFisher):
                 raise ValueError(f"MPC: {name}: expected a VonMisesFisher, got {type(law).__name__}")
-        centre = draw(embeddings, self.n_samples).mean(2)                                    # (S, batch, d)
+        centre = draw(embeddings, self.n_samples, seed).mean(2)                                    # (S, batch, d)
         check_groups("MPC", groups, centre.shape[1])
         S, batch, _ = centre.shape
         everyone = torch.ones(batch, dtype=torch.bool, device=centre.device)

@@ -42,11 +42,13 @@ class PCME(nn.Module):
         self.duplicates = check_duplicates("PCME", duplicates)
         self.scale, self.shift = nn.Parameter(torch.tensor(float(scale))), nn.Parameter(torch.tensor(float(shift)))
 
-    def forward(self, embeddings: Embeddings, present: Present = None, groups: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, embeddings: Embeddings, present: Present = None, groups: Tensor | None = None, *, seed: int | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and its parts {"match", "bottleneck", "uniformity"}, each without its weight, detached. `present` and `groups` as in
-        `Contrastive`."""
+        `Contrastive`, `seed` as in `ProbabilisticContrastive`."""
         check_embeddings("PCME", embeddings, present)
-        z = draw(embeddings, self.n_samples)                                                 # (S, batch, L, d)
+        z = draw(embeddings, self.n_samples, seed)                                                 # (S, batch, L, d)
         check_groups("PCME", groups, z.shape[1])
         with torch.autocast(z.device.type, enabled=False):
             pairs = index_pairs(embeddings)

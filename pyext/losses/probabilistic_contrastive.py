@@ -27,14 +27,17 @@ class ProbabilisticContrastive(nn.Module):
         self.temperature, self.n_samples = temperature, n_samples
         self.duplicates = check_duplicates("ProbabilisticContrastive", duplicates)
 
-    def forward(self, embeddings: Embeddings, present: Present = None, groups: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, embeddings: Embeddings, present: Present = None, groups: Tensor | None = None, *, seed: int | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and {"contrastive": itself, detached}.
 
         `present` maps a modality to a bool mask (batch,): an absent item leaves the rows or columns of its modality, and a pair of
         modalities with fewer than two common items counts as 0. `groups`: whole numbers (batch,), equal for items that show the same.
+        `seed` fixes the draws: one is then a function of it and of its place in the batch; the default is torch's own generator.
         """
         check_embeddings("ProbabilisticContrastive", embeddings, present)
-        loss = contrastive(draw(embeddings, self.n_samples), embeddings, present, groups, self.temperature, self.duplicates)
+        loss = contrastive(draw(embeddings, self.n_samples, seed), embeddings, present, groups, self.temperature, self.duplicates)
         return loss, {"contrastive": loss.detach()}
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops.sliced_wasserstein import sliced_wasserstein_sphere_pairs
-from ._embeddings import Embeddings, Present, both_present, check_embeddings, draw, index_pairs, masked_mean
+from ._embeddings import Embeddings, Present, both_present, check_embeddings, circle_generator, draw, index_pairs, masked_mean
 
 
 class SphericalSliced(nn.Module):
@@ -26,28 +26,56 @@ class SphericalSliced(nn.Module):
         super().__init__()
         self.n_projections, self.n_samples, self.debias, self.max_grad = n_projections, n_samples, debias, max_grad
 
-    def forward(self, embeddings: Embeddings, present: Present = None, groups: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self,
+        embeddings: Embeddings,
+        present: Present = None,
+        groups: Tensor | None = None,
+        *,
+        seed: int | None = None,
+        rows: slice | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and {"sliced": itself, detached}. `present` maps a modality to a bool mask (batch,): absent items leave the mean.
-        `groups` is taken, as by the other losses, and changes nothing: no two items are compared."""
+        `groups` is taken, as by the other losses, and changes nothing: no two items are compared. `seed` fixes draws and circles, as in
+        `ProbabilisticContrastive`. `rows`: in torch.distributed, where every process has the whole batch, the items whose distances this
+        one takes; the value is that of all, the gradient that of its items, exactly."""
         check_embeddings("SphericalSliced", embeddings, present)
-        z = draw(embeddings, self.n_samples)
-        twin = draw(embeddings, self.n_samples) if self.debias else None
-        loss = sliced(z, twin, embeddings, present, self.n_projections, self.max_grad)
+        z = draw(embeddings, self.n_samples, seed)
+        twin = draw(embeddings, self.n_samples, seed, turn=1) if self.debias else None
+        loss = sliced(z, twin, embeddings, present, self.n_projections, self.max_grad, seed, rows)
         return loss, {"sliced": loss.detach()}
 
 
 def sliced(
-    z: Tensor, twin: Tensor | None, embeddings: Embeddings, present: Present, n_projections: int, max_grad: float | None = None
+    z: Tensor,
+    twin: Tensor | None,
+    embeddings: Embeddings,
+    present: Present,
+    n_projections: int,
+    max_grad: float | None = None,
+    seed: int | None = None,
+    rows: slice | None = None,
 ) -> Tensor:
     """L_S from samples z (S, batch, L, d) and, to debias, as many independent ones."""
-    S, pairs = len(z), index_pairs(embeddings)
+    (S, batch), pairs = z.shape[:2], index_pairs(embeddings)
+    kept = slice(None) if rows is None else rows
+    z, twin = z[:, kept], None if twin is None else twin[:, kept]
+    circles = circle_generator(seed, z.device)
     with torch.autocast(z.device.type, enabled=False):
         if twin is None:
-            distances = sliced_wasserstein_sphere_pairs(z, pairs, n_projections, max_grad=max_grad)  # (pairs, batch)
+            distances = sliced_wasserstein_sphere_pairs(z, pairs, n_projections, max_grad=max_grad, generator=circles)  # (pairs, batch)
         else:
             selves = [(s, S + s) for s in range(S)]
-            both = sliced_wasserstein_sphere_pairs(torch.cat([z, twin]), pairs + selves, n_projections, max_grad=max_grad)
+            sets = torch.cat([z, twin])
+            both = sliced_wasserstein_sphere_pairs(sets, pairs + selves, n_projections, max_grad=max_grad, generator=circles)
             own = both[len(pairs) :]
             distances = torch.stack([both[k] - 0.5 * (own[i] + own[j]) for k, (i, j) in enumerate(pairs)])
-    means = [masked_mean(distances[k], both_present(embeddings, present, i, j)) for k, (i, j) in enumerate(pairs)]
-    return torch.stack(means).mean()
+    masks = [both_present(embeddings, present, i, j) for i, j in pairs]                      # (batch,) each, or None
+    if rows is None:
+        return torch.stack([masked_mean(distances[k], mask) for k, mask in enumerate(masks)]).mean()
+    counts = [batch if mask is None else mask.sum().clamp(min=1) for mask in masks]
+    own = [distances[k] if mask is None else torch.where(mask[rows], distances[k], 0.0) for k, mask in enumerate(masks)]
+    share = torch.stack([x.sum() / count for x, count in zip(own, counts, strict=True)]).mean()
+    whole = share.detach().clone()
+    torch.distributed.all_reduce(whole)
+    return share + (whole - share.detach())
