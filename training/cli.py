@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import check
+from . import bench, check
 from .errors import LostProcess, Stopped, UserError
 
 EXIT_USER, EXIT_NOT_FINITE, EXIT_LOST, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 3, 4, 75, 130
@@ -161,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("--data", metavar="MANIFEST", help="the manifest, if it has moved since the run was trained")
     evaluate.add_argument("--json", action="store_true", help="print everything as JSON instead of a table")
 
+    bench.add_arguments(commands)
     check.add_arguments(commands)
 
     data = commands.add_parser("data", help="build a corpus, or list the known ones", description="Build a corpus, or list the known ones.")

@@ -35,6 +35,9 @@ class Picture:
         self.size, self.augment = size, augment
         self.mean, self.deviation = (torch.tensor(values)[:, None, None] for values in colours)
 
+    def check(self, items: Sequence[Item]) -> None:
+        """Files are looked at when they are read."""
+
     def read(self, content: Path, item: Item, generator: np.random.Generator | None) -> Tensor:
         return self.of_image(flatten(open_image(content)), generator)
 
