@@ -38,6 +38,10 @@ class Batch:
         return len(self.items)
 
     @property
+    def modalities(self) -> list[str]:
+        return list(self.present)
+
+    @property
     def ids(self) -> list[str]:
         return [item.id for item in self.items]
 
@@ -94,7 +98,7 @@ def _each(x: Inputs | Pipeline, change: Callable[[torch.Tensor], torch.Tensor]) 
 
 def moved(x: Inputs | Pipeline, device: torch.device) -> Inputs | Pipeline:
     """x on `device`."""
-    return _each(x, lambda part: part.to(device, non_blocking=True))
+    return _each(x, lambda part: part.to(device, non_blocking=device.type == "cuda"))
 
 
 def load_batch(manifest: Manifest, config: Config, progress: bool = True) -> Batch:
@@ -133,6 +137,8 @@ def encoders_of(manifest: Manifest, data: Data, trained: Container[str] = ()) ->
             chosen[name] = "vector"
         elif name in data.encoders:
             chosen[name] = data.encoders[name]
+        elif name.partition("_")[0] in data.encoders:  # text_fr is encoded as text is
+            chosen[name] = data.encoders[name.partition("_")[0]]
         else:
             raise UserError(
                 f"{manifest.path}: nothing says how to encode {name!r}; give --set data.encoders.{name}=NAME ({', '.join(ENCODERS)}), "

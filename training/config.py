@@ -21,10 +21,10 @@ from .errors import UserError, near
 RECIPES = Path(__file__).parent / "recipes"
 OBJECTIVES = (
     "contrastive", "sliced", "harnessed", "mc-infonce", "pcmc", "pcmr", "triplet", "entropic-contrastive", "pcme", "mpc",
-    "learning-to-match",
+    "learning-to-match", "mmcosine", "softmax",
 )  # fmt: skip
 OPTIMISERS, SCHEDULES, PRECISIONS = ("adamw", "adam", "sgd"), ("constant", "cosine", "step"), ("fp32", "bf16")
-HEADS = ("vmf", "linear", "residual")
+HEADS = ("vmf", "natural", "linear", "residual")
 
 # on any result
 WITHOUT_EFFECT = (("data", "manifest"), ("data", "workers"), ("run", "save_every"), ("run", "tensorboard"), ("run", "timeout"))
@@ -38,6 +38,9 @@ class Data:
     split_seed: int | None = None  # None keeps the manifest's own splits; a number assigns the groups anew
     modalities: list[str] = field(default_factory=list)  # empty: all that the manifest has
     encoders: dict[str, str] = field(default_factory=dict)  # modality -> frozen encoder; modalities given as vectors need none
+    split_by: str = "group"  # with split_seed: "group", or "item", which leaks and shows by how much
+    noise: dict[str, float] = field(default_factory=dict)  # modality -> share of training items that get another one's
+    missing: dict[str, float] = field(default_factory=dict)  # modality -> share of training items that lose it
     workers: int | None = None  # processes that read files for encoders that are trained; None: one a core, at most 16
 
 
@@ -73,7 +76,8 @@ class Model:
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised, and its arguments: those of the class in transphere.losses that `model.LOSSES` names.
+    """What is minimised, and its arguments: those of the class in transphere.losses that `model.LOSSES` names; mmcosine and softmax
+    classify by the manifest's labels (`classification`).
 
     contrastive: L_C (eq. 10); sliced: L_S (eq. 12); harnessed: L_C + weight L_S (eq. 13) of ISMIR 2024, which recipes compare, so that an
     objective ignores those of the first four that it does not take. The others are None for the loss's own default, and an error for a
@@ -101,6 +105,9 @@ class Objective:
     uniformity: float | None = None
     penalty: float | None = None
     debias: bool | None = None
+    logit_scale: float | None = None  # s of mmcosine
+    bound: str | None = None
+    probability: float | None = None
 
 
 @dataclass(frozen=True)
@@ -310,6 +317,10 @@ def _check(config: Config) -> None:
     rules = [
         (len(set(data.modalities)) == len(data.modalities), "data.modalities", "each modality once", data.modalities),
         (len(data.modalities) != 1, "data.modalities", "none (all) or at least two", data.modalities),
+        (data.split_by in ("group", "item"), "data.split_by", "group or item", data.split_by),
+        (data.split_by == "group" or data.split_seed is not None, "data.split_by", "group without a data.split_seed", data.split_by),
+        *((0 <= rate <= 1, f"data.noise.{name}", "0 <= rate <= 1", rate) for name, rate in data.noise.items()),
+        *((0 <= rate < 1, f"data.missing.{name}", "0 <= rate < 1", rate) for name, rate in data.missing.items()),
         *(rule for name, encoder in model.encoders.items() for rule in _encoder_rules(f"model.encoders.{name}", encoder)),
         (data.workers is None or 0 <= data.workers <= 256, "data.workers", "0 to 256", data.workers),
         (model.dim >= 2, "model.dim", "at least 2", model.dim),

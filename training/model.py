@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from torch import nn
 from transphere import losses
 
 from . import config as configuration
+from .classification import CLASSIFIERS, build_classifier
 from .encoders.networks import build_encoder
 from .encoders.small import Frozen
 from .errors import UserError, near
@@ -31,6 +33,7 @@ LOSSES = {
     "mpc": losses.MPC,
     "learning-to-match": losses.LearningToMatch,
 }
+OBJECTIVE = "objective/"  # begins the names of the objective's own weights in a checkpoint
 SHARED = ("temperature", "n_samples", "n_projections", "weight")  # keys that recipes to be compared have in common
 
 
@@ -99,8 +102,15 @@ def parameter_groups(model: Model, *others: nn.Module, lr: float) -> list[dict]:
     return [{"params": params, "lr": rate} for rate, params in groups.items()]
 
 
-def build_objective(config: configuration.Objective, dim: int) -> nn.Module:
-    """The loss that the configuration names, over embeddings of dimension `dim`: loss(embeddings, present, ...) -> (scalar, parts)."""
+def build_objective(
+    config: configuration.Objective, dim: int, modalities: Iterable[str] = (), classes: Sequence[str] = ()
+) -> nn.Module:
+    """The loss that the configuration names, over embeddings of dimension `dim`: loss(embeddings, present, ...) -> (scalar, parts).
+
+    modalities, classes: for those that classify.
+    """
+    if config.name in CLASSIFIERS:
+        return build_classifier(config, dict.fromkeys(modalities, dim), classes)
     loss = LOSSES[config.name]
     takes = inspect.signature(loss).parameters
     given = {key: value for key, value in dataclasses.asdict(config).items() if key != "name" and value is not None}

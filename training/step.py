@@ -9,7 +9,6 @@ al., Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup, 20
 from __future__ import annotations
 
 import contextlib
-import warnings
 from dataclasses import dataclass
 
 import torch
@@ -68,8 +67,9 @@ class Step:
             self.alone = torch.compile(self.alone)
         self.shared = self.alone
         if world.size > 1:
-            warnings.filterwarnings("ignore", message=".*find_unused_parameters=True was specified.*")
-            self.shared = DistributedDataParallel(self.alone, find_unused_parameters=True)
+            # Every parameter of a head has its part in a distribution; an encoder may leave some unused, or skip layers at random.
+            encoders = any(p.requires_grad and ".encoder." in name for name, p in model.named_parameters())
+            self.shared = DistributedDataParallel(self.alone, find_unused_parameters=encoders)
 
     def check(self) -> None:
         """UserError where chunks cannot give the gradient of the whole: a BatchNorm in training sees a chunk at a time."""
