@@ -34,8 +34,6 @@ from .pipelines.picture import Picture
 from .pipelines.stream import worker_count
 from .run import environment
 
-_GIB = 2**30
-
 
 @dataclass
 class Report:
@@ -72,7 +70,7 @@ class Report:
             lines.append(f"{name + ' alone':36}{ms:12.1f} ms{100 * ms / self.step:9.2f} %")
         if self.overhead is not None:
             lines.append(f"L_S adds {100 * self.overhead:.2f} % to a step of the baseline, which has L_C alone")
-        lines += [f"{name:36}{value / _GIB:12.2f} GiB" for name, value in self.memory.items()]
+        lines += [f"{name:36}{value / 2**20:12.1f} MiB" for name, value in self.memory.items()]
         if self.loader:
             takes = f"the model takes {1e3 * self.batch / self.step:.1f}"
             lines.append(f"reading alone: {self.loader['items_per_second']:.1f} items/s by {self.loader['workers']:.0f} processes; {takes}")
@@ -87,6 +85,9 @@ def bench_step(config: Config, *, recipe: str = "", batch: int | None = None, st
     if not config.model.encoders:
         raise UserError(f"bench step: {recipe or 'the recipe'} has no model.encoders; the heads over features train in milliseconds")
     encoders = {name: replace(encoder, pretrained=None) for name, encoder in config.model.encoders.items()}
+    readers = {name: pipeline(encoder) for name, encoder in encoders.items()}
+    if None in readers.values():
+        raise UserError("bench step: expected encoders that read files or texts; vectors have no fixed width")
     config = config.replace(model={"encoders": encoders}, optim={"batch_size": batch or config.optim.batch_size})
     device, size = pick_device(config.run.device), config.optim.batch_size
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -94,7 +95,7 @@ def bench_step(config: Config, *, recipe: str = "", batch: int | None = None, st
         work = _Work(config, device)
         counts = {name: _counts(branch.encoder) for name, branch in work.model.items()}
         report = Report(recipe, size, {name: {"name": encoders[name].name, **counts[name]} for name in encoders})
-        inputs = {name: moved(_random(pipeline(encoder), size), device) for name, encoder in encoders.items()}
+        inputs = {name: moved(_random(reader, size), device) for name, reader in readers.items()}
         clock = _Clock(device)
         report.memory["weights and inputs"] = clock.memory()
         for step in range(steps + 1):
@@ -102,7 +103,7 @@ def bench_step(config: Config, *, recipe: str = "", batch: int | None = None, st
             if step == 0:  # it allocates, and warms up
                 clock.seconds.clear()
         report.sections, report.memory["peak of a step"] = clock.medians(), clock.peak()
-        report.losses, report.memory["peak of the losses alone, more than rests"] = work.losses(embeddings, max(5, steps))
+        report.losses, report.memory["losses alone, over what is held"] = work.losses(embeddings, max(5, steps))
     report.environment = environment()
     if loader:
         report.loader = reading_rate(config)
@@ -215,10 +216,8 @@ def _counts(encoder: nn.Module) -> dict[str, int]:
     return {"parameters": sum(n for n, _ in sizes), "trained": sum(n for n, trained in sizes if trained)}
 
 
-def _random(reader: Pipeline | None, size: int) -> Inputs:
+def _random(reader: Pipeline, size: int) -> Inputs:
     """A batch of the shape that the pipeline makes: of longest texts, random numbers for floats."""
-    if reader is None:
-        raise UserError("bench step: a recipe whose encoders read files or texts is expected; vectors have no fixed width")
     words = reader.of_text("word " * 1000) if reader.kind == "texts" else reader.blank()
     batch = reader.collate([words] * size)
     parts = batch if isinstance(batch, dict) else {"": batch}
@@ -236,6 +235,8 @@ def reading_rate(config: Config, batches: int = 4, limit: int = 64) -> dict[str,
         fields = {field for reader in readers.values() for field in getattr(reader, "fields", ())}
         item = Item("0", "train", "0", "", entries, meta=dict.fromkeys(fields, "three more words"))
         items = [replace(item, id=str(i)) for i in range(size)]
+        for reader in readers.values():
+            reader.check(items)
         workers = worker_count(config.data.workers)
         present = {name: torch.ones(size, dtype=torch.bool) for name in readers}
         ahead = max(1, 2 * workers)  # what the workers have begun before the clock starts

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..data.manifest import Item
 from ..errors import UserError, near
-from .eda import eda
+from .eda import eda, synonyms
 
 DROP = 0.05  # of the metadata, or of the words where there is no template (ISMIR 2024, section 4.1.2)
 
@@ -32,6 +32,8 @@ class Caption:
 
     def check(self, items: Sequence[Item]) -> None:
         """A field that no item has is a mistake in the template; one that some lack is left empty there."""
+        if "eda" in self.augment:
+            synonyms()  # once, before there are workers
         for field in self.fields:
             if not any(field in _known(item) for item in items):
                 known = {name for item in items for name in _known(item)}

@@ -60,6 +60,10 @@ class Picture:
         return x.contiguous()
 
     def _middle(self, image: Image.Image) -> np.ndarray:
+        if max(image.size) > 16 * min(image.size):  # a stripe would grow beyond all memory; only its middle is seen
+            side = 2 * min(image.size)
+            left, top = max(0, image.width - side) // 2, max(0, image.height - side) // 2
+            image = image.crop((left, top, min(image.width, left + side), min(image.height, top + side)))
         width, height = image.size
         scaled = (self.size, int(self.size * height / width)) if width <= height else (int(self.size * width / height), self.size)
         pixels = np.asarray(image.resize(scaled, Image.Resampling.BICUBIC))

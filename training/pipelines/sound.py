@@ -192,8 +192,8 @@ class Spectrogram(_Sound):
         from scipy.signal import spectrogram
 
         whole = np.tile(samples, ceil(self.samples / len(samples)))
-        power_FT = spectrogram(self.cut(whole, generator), self.rate, nperseg=512, noverlap=353)[2]
-        log_FT = np.log(power_FT.astype(np.float64) + 1e-7)
+        power_FT = spectrogram(self.cut(whole, generator).astype(np.float64), self.rate, nperseg=512, noverlap=353)[2]
+        log_FT = np.log(power_FT + 1e-7)
         unit = (log_FT - log_FT.mean()) / (log_FT.std() + 1e-9)
         return torch.from_numpy(unit.astype(np.float32))[None]
 
