@@ -121,8 +121,8 @@ def test_waves_and_spectrograms():
     spectrogram = Spectrogram(3.0, frozenset()).of_samples(samples, None)
     assert spectrogram.shape == (1, 257, (48000 - 353) // 159)
     assert abs(float(spectrogram.mean())) < 1e-5 and abs(float(spectrogram.std()) - 1) < 1e-3
-    for pipeline in (Wave(1.0, frozenset()), Spectrogram(1.0, frozenset()), PannMel(1.0, frozenset()), ClapMel(10.0, frozenset())):
-        batch = pipeline.collate([pipeline.blank(), pipeline.blank()])
+    for made in (Wave(1.0, frozenset()), Spectrogram(1.0, frozenset()), PannMel(1.0, frozenset()), ClapMel(10.0, frozenset())):
+        batch = made.collate([made.blank(), made.blank()])
         assert all(x.isfinite().all() for x in (batch.values() if isinstance(batch, dict) else [batch]))
 
 
