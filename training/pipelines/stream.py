@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -47,6 +48,7 @@ def samples_of(
         batch_size=None,
         sampler=index_lists,
         num_workers=workers,
+        multiprocessing_context="fork" if workers and "fork" in multiprocessing.get_all_start_methods() else None,  # else it imports anew
         generator=torch.Generator(),  # it would draw a seed for its workers, which use none, from the global one
         pin_memory=device.type == "cuda",
         worker_init_fn=_quiet if workers else None,
