@@ -21,7 +21,8 @@ def experiment_report(experiment: Experiment, measured: dict[str, list[dict]]) -
     over the directions, and how the mean MRR differs from the first variant's, paired by seed.
     """
     directions = {name: _directions(experiment, runs) for name, runs in measured.items()}
-    common = len({tuple(found) for found in directions.values()}) == 1
+    told = {tuple(directions[variant.name]) for variant in experiment.variants if not variant.control}
+    common = told.pop() if len(told) == 1 else None
     first = next(iter(measured))
     rows = {}
     for variant in experiment.variants:
@@ -39,7 +40,7 @@ def experiment_report(experiment: Experiment, measured: dict[str, list[dict]]) -
             "epochs": [run["test"]["epoch"] for run in runs],
             "modality_help": help_of_two(results),
         }
-        if common:
+        if common == tuple(directions[variant.name]):
             row["mean"] = summary([_mean(result, directions[variant.name]) for result in results])
             if variant.name != first:
                 row["against_first"] = paired(rows[first]["mean"]["MRR"]["values"], row["mean"]["MRR"]["values"])
@@ -93,7 +94,7 @@ def experiment_table(report: dict) -> str:
     parts = [f"## {report['title']}"]
     if report["claim"]:
         parts.append(f"The paper: {report['claim']}")
-    if all("mean" in row for row in rows.values()):
+    if "mean" in next(iter(rows.values())):
         parts += ["Mean over the directions:", _means(rows)]
     parts += ["MRR by direction:", _by_direction(rows, directions, lambda m: plus_minus(m["MRR"]))]
     parts += ["R@1 % by direction:", _by_direction(rows, directions, _r1, "chance_R@1")]
@@ -118,6 +119,8 @@ def experiment_table(report: dict) -> str:
 def _means(rows: dict[str, dict]) -> str:
     table = [["variant", *(f"R@{k} %" for k in KS), "MRR", "median rank", "MRR against the first"]]
     for name, row in _ordered(rows):
+        if "mean" not in row:
+            continue
         m = row["mean"]
         table.append([name, *(percent(m[f"R@{k}"]) for k in KS), plus_minus(m["MRR"]), plus_minus(m["median_rank"], 1), _against(row)])
     m = next(iter(rows.values()))["mean"]

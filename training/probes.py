@@ -18,7 +18,7 @@ from .separation import gaps
 from .zero_shot import classify
 
 CURVE = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50)
-NOT_OF_CLASSIFIERS = ("recall", "classes", "gap", "zero_shot", "enriched", "plan")
+NOTHING = {**dict.fromkeys(("recall", "classes", "gap", "zero_shot", "enriched", "plan", "kappa"), {}), "eigenvalues": []}
 KEPT = ("R@1", "R@5", "R@10", "MRR", "median_rank")
 
 
@@ -44,7 +44,7 @@ def probe(run: Run) -> dict:
     """
     scored = score_run(run, "test", progress=False)
     if run.classifier is not None:  # its embeddings were never brought together
-        return {**dict.fromkeys(NOT_OF_CLASSIFIERS, {}), "kappa": _kappa(scored), "eigenvalues": []}
+        return {**NOTHING, "kappa": _kappa(scored)}
     labels = {item.label for item in run.manifest.items} - {""}
     classified = classify(scored)["modalities"] if len(labels) > 1 else {}
     enriched = score_run(run, "test", enrich=True, progress=False) if len(scored.batch.inputs) > 2 else None

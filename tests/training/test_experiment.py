@@ -4,14 +4,17 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from transphere.training import experiment, run
+from transphere.training.batch import load_batch
 from transphere.training.cli import main
 from transphere.training.experiment import experiment_names, load_experiment, run_experiment
 from transphere.training.experiment_report import help_of_two
 from transphere.training.report import paired
 from transphere.training.transfer import read_transfer
+from transphere.training.untrained import untrained_report
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -99,6 +102,27 @@ def test_an_item_whose_caption_was_trained_on_is_no_transfer(small, quick, tmp_p
     others = [json.loads(line)["caption"] for line in (tmp_path / "other.jsonl").read_text().splitlines()]
     assert report["items"] == sum(caption not in trained for caption in others) < len(others)
     assert read_transfer(path, str(tmp_path / "other.jsonl")) == report["directions"]
+
+
+def test_an_untrained_control(small, write_manifest, quick, tmp_path):
+    corpus = write_manifest(tmp_path / "even.jsonl", modalities=(("image", 12), ("text", 8), ("speech", 8)))
+    text = small.read_text() + '\n[[variant]]\nname = "cascade"\nset = ["data.modalities=[\'text\', \'speech\']"]\ncontrol = true\n'
+    small.write_text(text.replace('name = "cascade"', 'name = "cascade"\nuntrained = true'))
+    report = run_experiment(load_experiment(small, str(corpus)), tmp_path / "out", changes=quick, seeds=2)
+    row = report["rows"]["cascade"]
+    assert list(row["directions"]) == ["text->speech", "speech->text"] and "mean" not in row and "mean" in report["rows"]["leaky"]
+    assert "control: cascade" in (tmp_path / "out" / "table.md").read_text() and not list((tmp_path / "out" / "runs").glob("*cascade*"))
+    made = load_experiment(small, str(corpus)).variants[-1].config()
+    batch = load_batch(run.open_manifest(made.data), made, progress=False).split("test")
+    x, y = (torch.nn.functional.normalize(batch.inputs[name], dim=-1) for name in ("text", "speech"))
+    captions = np.array([item.caption for item in batch.items])
+    best = captions[(x @ y.T).argmax(1).numpy()]
+    assert row["directions"]["text->speech"]["R@1"]["values"][0] == pytest.approx(np.mean(best == captions))
+    with pytest.raises(experiment.UserError, match="need one space, got widths image 12, text 8"):
+        untrained_report(made.replace(data={"modalities": ["image", "text"]}))
+    small.write_text(text.replace('name = "cascade"', 'name = "cascade"\nuntrained = true').replace("control = true\n", "", 2))
+    with pytest.raises(experiment.UserError, match="variant 'cascade': untrained: expected a control"):
+        load_experiment(small)
 
 
 def test_crossed_variants(small):
