@@ -94,7 +94,7 @@ def test_end_to_end(small, quick, tmp_path, capsys, monkeypatch):
     assert run_experiment(load_experiment(small), out, changes=quick)["rows"] == report["rows"]
 
 
-def test_an_item_whose_caption_was_trained_on_is_no_transfer(small, quick, tmp_path):
+def test_an_item_whose_caption_was_trained_on_is_no_transfer(small, quick, write_manifest, tmp_path):
     run_experiment(load_experiment(small), tmp_path / "out", seeds=1, changes=quick)
     path = next((tmp_path / "out" / "runs").glob("00-*"))
     report = json.loads((path / "transfer-other.json").read_text())
@@ -102,11 +102,15 @@ def test_an_item_whose_caption_was_trained_on_is_no_transfer(small, quick, tmp_p
     others = [json.loads(line)["caption"] for line in (tmp_path / "other.jsonl").read_text().splitlines()]
     assert report["items"] == sum(caption not in trained for caption in others) < len(others)
     assert read_transfer(path, str(tmp_path / "other.jsonl")) == report["directions"]
+    (tmp_path / "wider.jsonl").write_text(write_manifest(tmp_path / "w.jsonl", modalities=(("image", 13), ("text", 10))).read_text())
+    with pytest.raises(experiment.UserError, match="wider.jsonl: image has 13 numbers an item, .* was trained on 12"):
+        read_transfer(path, str(tmp_path / "wider.jsonl"))
 
 
 def test_an_untrained_control(small, write_manifest, quick, tmp_path):
     corpus = write_manifest(tmp_path / "even.jsonl", modalities=(("image", 12), ("text", 8), ("speech", 8)))
     text = small.read_text() + '\n[[variant]]\nname = "cascade"\nset = ["data.modalities=[\'text\', \'speech\']"]\ncontrol = true\n'
+    text = text.replace("test_on", "# test_on")
     small.write_text(text.replace('name = "cascade"', 'name = "cascade"\nuntrained = true'))
     report = run_experiment(load_experiment(small, str(corpus)), tmp_path / "out", changes=quick, seeds=2)
     row = report["rows"]["cascade"]
