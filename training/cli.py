@@ -98,13 +98,17 @@ def _data_build(arguments: argparse.Namespace) -> None:
 
 def _data_list(arguments: argparse.Namespace) -> None:
     from .data import CORPORA
+    from .data.readers import READERS
 
-    for name, what in CORPORA.items():
-        print(f"{name:8}{what}")
+    for command, known in (("transphere data build NAME", CORPORA), ("transphere data convert NAME DIR", READERS)):
+        print(f"{command}:")
+        for name, what in known.items():
+            print(f"  {name:17}{what}")
 
 
 def _parser() -> argparse.ArgumentParser:
     from .config import recipe_names
+    from .data import audit, convert, fakes
     from .embeddings import add_embed_arguments, run_embed
     from .evaluation import add_eval_arguments, run_eval
     from .search import add_search_arguments, run_search
@@ -168,12 +172,16 @@ def _parser() -> argparse.ArgumentParser:
     experiment_command.add_arguments(commands)
     check.add_arguments(commands)
 
-    data = commands.add_parser("data", help="build a corpus, or list the known ones", description="Build a corpus, or list the known ones.")
+    text = "build a corpus, convert a dataset or your own files, look for faults in a manifest"
+    data = commands.add_parser("data", help=text, description=text[0].upper() + text[1:] + ".")
     actions = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
     build = command(actions, "build", _data_build, "download a corpus and write its manifest; a second call finds everything there")
     build.add_argument("name", metavar="NAME", help="the corpus, for example tux or emoji")
     build.add_argument("--language", metavar="XX", help="tux: the language of the spoken captions (default: fr)")
     build.add_argument("--out", type=Path, metavar="DIR", help="where it goes (default: in the cache)")
     build.add_argument("--strict", action="store_true", help="end at the first file that cannot be read, instead of leaving its item out")
-    command(actions, "list", _data_list, "list the corpora that are known")
+    command(actions, "list", _data_list, "list the corpora and the datasets that are known")
+    convert.add_arguments(command(actions, "convert", convert.run, "write the manifest of a dataset, as distributed, or of your own files"))
+    fakes.add_arguments(command(actions, "fake", fakes.run, "write a tiny look-alike of a dataset, to try things on"))
+    audit.add_arguments(command(actions, "audit", audit.run, "look for missing and broken files, leaks between splits, shared content"))
     return parser

@@ -116,6 +116,7 @@ def add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
 def run_eval(arguments: argparse.Namespace) -> None:
     """The command."""
     from . import eval_tables
+    from .contact_sheet import check_sheet, contact_sheet
     from .report import evaluation_table
     from .run import open_run
 
@@ -123,6 +124,8 @@ def run_eval(arguments: argparse.Namespace) -> None:
         raise UserError("--prompt: says how --zero-shot words a class; give --zero-shot too")
     if arguments.eps is not None and not arguments.plan:
         raise UserError("--eps: is that of --plan; give --plan too")
+    if arguments.sheet:
+        check_sheet(arguments.sheet)
     run = open_run(arguments.run, arguments.data)
     if run.classifier is not None:
         report = run.evaluate(arguments.split)
@@ -133,8 +136,6 @@ def run_eval(arguments: argparse.Namespace) -> None:
     other = score_run(open_run(arguments.against, arguments.data), arguments.split, **protocol) if arguments.against else None
     report = write_report(scored, _sections(scored, other, arguments))
     if arguments.sheet:
-        from .contact_sheet import contact_sheet
-
         contact_sheet(scored.points, scored.batch, run.manifest.root, arguments.sheet, enrich=scored.enrich, metric=run.metric)
     if arguments.json:
         print(json.dumps(report, indent=1, ensure_ascii=False))
