@@ -25,6 +25,7 @@ from . import checkpoint
 from . import config as configuration
 from .batch import load_batch
 from .config import Config
+from .data.manifest import Manifest
 from .errors import UserError, near
 from .experiment_plots import draw
 from .experiment_report import experiment_report, experiment_table
@@ -172,6 +173,8 @@ def run_experiment(
         manifest = open_manifest(config.data)
         load_batch(manifest, config)
         manifests.setdefault(config.data.manifest, manifest)
+    for corpus in experiment.test_on:
+        manifests[corpus] = open_manifest(configuration.Data(manifest=corpus))
     trained = {variant.name: configs[variant.name] for variant in experiment.variants if not variant.untrained}
     jobs = [one for number, (name, config) in enumerate(trained.items()) for one in _jobs(name, number, config, out, seeds)]
     _say(f"{experiment.name}: {len(configs)} variants, {seeds} seeds, {len(jobs)} runs")
@@ -210,7 +213,7 @@ def _jobs(name: str, number: int, config: Config, out: Path, seeds: int) -> list
     return [job(name, f"{number:02d}-{word}"[:40], out / "runs", config, seed) for seed in range(seeds)]
 
 
-def _about(manifest) -> dict:  # noqa: ANN001
+def _about(manifest: Manifest) -> dict:
     try:
         about = checkpoint.read_json(manifest.root / "about.json") or {}
     except UserError:  # not ours to judge here

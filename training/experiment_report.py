@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from .errors import UserError
 from .metrics import KS
 from .report import arrows, markdown, paired, percent, plus_minus, summary
 
 if TYPE_CHECKING:
     from .experiment import Experiment
 
+Value = Callable[[dict], str]  # a cell's text from its summaries
 KEPT = (*(f"R@{k}" for k in KS), "MRR", "median_rank", "R-precision", "tied", *(f"chance_R@{k}" for k in KS), "queries", "gallery")
 
 
@@ -75,7 +78,11 @@ def help_of_two(results: list[dict]) -> dict[str, dict]:
 
 def _directions(experiment: Experiment, runs: list[dict]) -> list[str]:
     found = [d for d in runs[0]["test"]["directions"] if all(d in run["test"]["directions"] for run in runs)]
-    return [d for d in found if d in experiment.directions] if experiment.directions else found
+    shown = [d for d in found if d in experiment.directions] if experiment.directions else found
+    if not shown:
+        wanted, there = ", ".join(experiment.directions), ", ".join(found)
+        raise UserError(f"{experiment.name}: directions: a variant has none of {wanted}; it has {there}")
+    return shown
 
 
 def _mean(result: dict[str, dict], directions: list[str]) -> dict[str, float]:
@@ -136,7 +143,7 @@ def _against(row: dict) -> str:
     return f"{found['mean']:+.4f} ± {found['sd']:.4f}{mark}"
 
 
-def _by_direction(rows: dict[str, dict], directions: list[str], value, chance: str = "") -> str:  # noqa: ANN001
+def _by_direction(rows: dict[str, dict], directions: list[str], value: Value, chance: str = "") -> str:
     table = _by_column(rows, "directions", directions, value)
     if not chance:
         return table
@@ -144,7 +151,7 @@ def _by_direction(rows: dict[str, dict], directions: list[str], value, chance: s
     return f"{table}\n\nchance: " + ", ".join(f"{arrows(d)} {100 * x:.1f}" for d, x in zip(directions, found, strict=True))
 
 
-def _by_column(rows: dict[str, dict], key: str, columns: list[str], value) -> str:  # noqa: ANN001
+def _by_column(rows: dict[str, dict], key: str, columns: list[str], value: Value) -> str:
     table = [["variant", *(arrows(column).replace("|", " and ") for column in columns)]]
     table += [[name, *(value(row[key][c]) if c in row[key] else "-" for c in columns)] for name, row in _ordered(rows)]
     return markdown(table)

@@ -10,6 +10,7 @@ from .config import Data
 from .data.manifest import Manifest
 from .errors import UserError
 from .evaluator import evaluate
+from .model import Model
 from .run import Run, open_manifest, open_run
 from .seeding import derive
 
@@ -48,6 +49,6 @@ def transfer(run: Run, manifest: Manifest) -> dict:
     return {"items": len(kept), "directions": results}
 
 
-def _only(run: Run, names: list[str]):  # noqa: ANN202
+def _only(run: Run, names: list[str]) -> Model:
     """The model with these modalities alone."""
-    return type(run.model)({name: run.model[name] for name in names})
+    return Model({name: run.model[name] for name in names})

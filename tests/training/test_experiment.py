@@ -137,6 +137,19 @@ def test_crossed_variants(small):
     assert made.variants[3].config().data.noise == {"text": 0.4} and made.variants[3].config().objective.eps == 0.1
 
 
+def test_a_direction_that_is_not_there(small, quick, tmp_path):
+    small.write_text(small.read_text().replace("seeds = 2", 'seeds = 1\ndirections = ["txt->image"]'))
+    with pytest.raises(experiment.UserError, match="directions: a variant has none of txt->image; it has image->text, text->image"):
+        run_experiment(load_experiment(small), tmp_path / "out", changes=quick)
+
+
+def test_a_corpus_to_test_on_that_is_not_there_is_told_before_the_work(small, quick, tmp_path, monkeypatch):
+    (tmp_path / "other.jsonl").unlink()
+    monkeypatch.setattr(run.Trainer, "fit", lambda self: pytest.fail("began to work"))
+    with pytest.raises(experiment.UserError, match="other.jsonl: cannot be read"):
+        run_experiment(load_experiment(small), tmp_path / "out", changes=quick)
+
+
 def test_a_corpus_in_the_place_of_all(small, manifest):
     assert {variant.corpus for variant in load_experiment(small, "elsewhere.jsonl").variants} == {"elsewhere.jsonl"}
 
