@@ -107,7 +107,7 @@ def experiment_table(report: dict) -> str:
     parts += ["R@1 % by direction:", _by_direction(rows, directions, _r1, "chance_R@1")]
     for title, key, value in (
         ("Class level: R-precision %, every item of the same label a right answer:", "classes", lambda m: percent(m["R-precision"])),
-        ("Zero-shot T1 %, each label a prompt:", "zero_shot", lambda m: percent(m["T1"])),
+        ("Zero-shot T1 %, by prompts that name the label, or by the label's embedding:", "zero_shot", lambda m: percent(m["T1"])),
         ("R@1 %, the gallery enriched: an answer is the mean of all its modalities but the query's:", "enriched", _r1),
         ("R@1 % by the transport plan of all test queries at once (transductive):", "plan", _r1),
         ("Modality gap / mean cosine of pairs, centred / accuracy of a linear probe:", "gap", _gap),

@@ -19,6 +19,7 @@ from .zero_shot import classify
 
 CURVE = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50)
 NOTHING = {**dict.fromkeys(("recall", "classes", "gap", "zero_shot", "enriched", "plan", "kappa"), {}), "eigenvalues": []}
+SHOWN = ("prompts", "training class")
 KEPT = ("R@1", "R@5", "R@10", "MRR", "median_rank")
 
 
@@ -38,7 +39,7 @@ def probe(run: Run) -> dict:
 
     recall: direction -> R@k for every k of CURVE. classes: direction -> R-precision, mAP and R@1 where every item of the same label is a
     right answer. gap: pair of modalities -> `modality_gap`. zero_shot: modality -> `zero_shot` against prompts, where there are labels and
-    a text encoder. enriched: direction -> metrics where an answer is the mean of all its modalities but the query's. plan: direction ->
+    a text encoder, and against the embeddings of a modality "class", where there is one. enriched: direction -> metrics where an answer is the mean of all its modalities but the query's. plan: direction ->
     metrics by the transport plan of the whole split, transductive. kappa: modality -> its values. eigenvalues: those of the metric M, if
     one was learned.
     """
@@ -52,7 +53,7 @@ def probe(run: Run) -> dict:
         "recall": _recall(scored),
         "classes": _classes(scored),
         "gap": gaps(scored),
-        "zero_shot": {name: forms["prompts"] for name, forms in classified.items() if "prompts" in forms},
+        "zero_shot": {f"{name} by {form}": found for name, forms in classified.items() for form, found in forms.items() if form in SHOWN},
         "enriched": _kept(report_of(enriched)["directions"]) if enriched else {},
         "plan": _kept({name: found["plan"] for name, found in by_plan(scored)["directions"].items()}),
         "kappa": _kappa(scored),
