@@ -33,13 +33,13 @@ def experiment_report(experiment: Experiment, measured: dict[str, list[dict]]) -
         results = [run["test"]["directions"] for run in runs]
         row = {
             "control": variant.control,
-            "directions": {d: summary([{key: result[d][key] for key in KEPT} for result in results]) for d in directions[variant.name]},
+            "directions": {d: summary([_kept(result)[d] for result in results]) for d in directions[variant.name]},
             "classes": _nested([run["probes"]["classes"] for run in runs]),
             "gap": _nested([run["probes"]["gap"] for run in runs]),
             "zero_shot": _nested([run["probes"]["zero_shot"] for run in runs]),
             "enriched": _nested([run["probes"]["enriched"] for run in runs]),
             "plan": _nested([run["probes"]["plan"] for run in runs]),
-            "transfer": {corpus: _nested([run["transfer"][corpus] for run in runs]) for corpus in experiment.test_on},
+            "transfer": {corpus: _nested([_kept(run["transfer"][corpus]) for run in runs]) for corpus in experiment.test_on},
             "epochs": [run["test"]["epoch"] for run in runs],
             "modality_help": help_of_two(results),
         }
@@ -83,6 +83,10 @@ def _directions(experiment: Experiment, runs: list[dict]) -> list[str]:
         wanted, there = ", ".join(experiment.directions), ", ".join(found)
         raise UserError(f"{experiment.name}: directions: a variant has none of {wanted}; it has {there}")
     return shown
+
+
+def _kept(results: dict[str, dict]) -> dict[str, dict]:
+    return {name: {key: metrics[key] for key in KEPT} for name, metrics in results.items()}
 
 
 def _mean(result: dict[str, dict], directions: list[str]) -> dict[str, float]:
