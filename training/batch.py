@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Container, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,13 +24,12 @@ from .seeding import derive
 class Batch:
     """Some items: what the encoders take, which modalities are there, and who they are.
 
-    What lies in files is read when `stream` comes to it: `readers` says how, and such a modality is missing from `inputs` until then.
+    What lies in files is read when `stream` comes to it; until then the place of such a modality is held by the pipeline that will.
     """
 
-    inputs: dict[str, Inputs]  # modality -> (B, dim) float32, zeros where missing; or what its encoder takes, a tensor or a dict of them
+    inputs: dict[str, Inputs | Pipeline]  # modality -> (B, dim) float32, zeros where missing; or a tensor or dict that its encoder takes
     present: dict[str, torch.Tensor]  # modality -> (B,) bool
     items: list[Item]
-    readers: dict[str, Pipeline] = field(default_factory=dict)  # modality -> pipeline
     root: Path = Path()  # of the items' paths
     workers: int = 0  # processes that read
     device: torch.device = torch.device("cpu")
@@ -39,22 +38,22 @@ class Batch:
         return len(self.items)
 
     @property
-    def ids(self) -> list[str]:
-        return [item.id for item in self.items]
-
-    @property
     def modalities(self) -> list[str]:
         return list(self.present)
 
     @property
+    def ids(self) -> list[str]:
+        return [item.id for item in self.items]
+
+    @property
     def dims(self) -> dict[str, int]:
         """modality -> the width of its features, 0 where files are read."""
-        return {name: 0 if name in self.readers else self.inputs[name].shape[1] for name in self.present}
+        return {name: x.shape[1] if isinstance(x, torch.Tensor) else 0 for name, x in self.inputs.items()}
 
     def select(self, index: list[int]) -> Batch:
         """The items at these places, in this order; what lies in files stays there."""
         at = torch.as_tensor(index, dtype=torch.long)
-        inputs = {name: _rows(x, at) for name, x in self.inputs.items()}
+        inputs = {name: _each(x, lambda part: part[at.to(part.device)]) for name, x in self.inputs.items()}
         present = {name: there[at.to(there.device)] for name, there in self.present.items()}
         return replace(self, inputs=inputs, present=present, items=[self.items[i] for i in index])
 
@@ -64,14 +63,13 @@ class Batch:
         key: that of the augmentation, one a training epoch; None does not augment. What comes is a function of (key, item) alone, whatever
         the number of workers and wherever the lists begin. UserError names a file that cannot be read.
         """
-        if not self.readers:
+        readers = {name: x for name, x in self.inputs.items() if not isinstance(x, (torch.Tensor, dict))}
+        if not readers:
             yield from map(self.select, index_lists)
             return
-        read = {name: pipeline for name, pipeline in self.readers.items() if name not in self.inputs}
-        for index, samples in samples_of(self.items, read, self.root, index_lists, key, self.workers, self.device):
+        for index, samples in samples_of(self.items, readers, self.root, index_lists, key, self.workers, self.device):
             batch = self.select(index)
-            inputs = batch.inputs | {name: _moved(x, self.device) for name, x in samples.items()}
-            yield replace(batch, inputs={name: inputs[name] for name in self.present}, readers={})
+            yield replace(batch, inputs=batch.inputs | {name: _moved(x, self.device) for name, x in samples.items()})
 
     def split(self, name: str) -> Batch:
         """The items of one split; UserError when there is none."""
@@ -91,25 +89,28 @@ class Batch:
         return replace(self, inputs=inputs, present={name: there.to(device) for name, there in self.present.items()}, device=device)
 
 
-def _rows(x: Inputs, at: torch.Tensor) -> Inputs:
-    return x[at.to(x.device)] if isinstance(x, torch.Tensor) else {name: _rows(part, at) for name, part in x.items()}
+def _each(x: Inputs | Pipeline, change: Callable[[torch.Tensor], torch.Tensor]) -> Inputs | Pipeline:
+    """x with `change` made to its tensors."""
+    if isinstance(x, dict):
+        return {name: change(part) for name, part in x.items()}
+    return change(x) if isinstance(x, torch.Tensor) else x
 
 
-def _moved(x: Inputs, device: torch.device) -> Inputs:
-    return x.to(device, non_blocking=True) if isinstance(x, torch.Tensor) else {name: _moved(part, device) for name, part in x.items()}
+def _moved(x: Inputs | Pipeline, device: torch.device) -> Inputs | Pipeline:
+    return _each(x, lambda part: part.to(device, non_blocking=True))
 
 
 def load_batch(manifest: Manifest, config: Config, progress: bool = True) -> Batch:
     """Every item of the manifest as one Batch on the CPU: features and vectors in memory, files to be read where an encoder is trained."""
-    inputs, present, readers = {}, {}, {}
+    inputs, present = {}, {}
     for name, encoder in encoders_of(manifest, config.data, config.model.encoders).items():
         reader = pipeline(config.model.encoders[name]) if encoder == "trained" else None
         if encoder != "trained" or reader is None:
             inputs[name], present[name] = features(manifest, name, "vector" if encoder == "trained" else encoder, progress=progress)
         else:
-            readers[name] = reader
+            inputs[name] = reader
             present[name] = torch.tensor([item.modalities.get(name) is not None for item in manifest.items])
-    return Batch(inputs, present, list(manifest.items), readers, manifest.root, worker_count(config.data.workers))
+    return Batch(inputs, present, list(manifest.items), manifest.root, worker_count(config.data.workers))
 
 
 def load_features(manifest: Manifest, data: Data, progress: bool = True) -> Batch:

@@ -47,6 +47,8 @@ def compare_all(configs: Sequence[Config], size: int) -> list[Comparison]:
     if size < 1:
         raise UserError(f"--nproc: expected at least 1, got {size}")
     expected = [gradient(config.replace(optim={"accumulate": 1}), World()) for config in configs]
+    if size == 1:
+        return [_compare(size, one, [gradient(config, World())]) for one, config in zip(expected, configs, strict=True)]
     with tempfile.TemporaryDirectory() as folder:
         codes = launch(size, _work, (list(configs), folder))
         if any(codes):

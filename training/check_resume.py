@@ -46,9 +46,8 @@ def compare(config: Config, size: int = 1, say: Callable[[str], None] = lambda t
     with tempfile.TemporaryDirectory() as folder:
         straight, cut = Path(folder) / "straight", Path(folder) / "cut"
         say(f"{size} process{'es' * (size > 1)}, {items} items in {steps} batches an epoch, {EPOCHS} epochs")
-        _expect(launch(size, _train, (config, straight, items, 0, 0)), {0})
-        say(f"killing another run after step {killed}")
-        _expect(launch(size, _train, (config, cut, items, killed, signal.SIGKILL)), {-signal.SIGKILL, LOST})
+        say(f"one run to its end, then another, to be killed after step {killed}")
+        _expect(launch(size, _both, (config, straight, cut, items, killed)), {-signal.SIGKILL, LOST})
         say(f"going on from step {checkpoint.load_state(cut / 'last.pt')['step']}, to SIGTERM after step {2 * steps + 1}")
         _expect(launch(size, _train, (config, cut, items, 2 * steps + 1, signal.SIGTERM)), {STOPPED})
         say(f"going on from step {checkpoint.load_state(cut / 'last.pt')['step']}")
@@ -75,6 +74,11 @@ def _train(world: World, config: Config, out: Path, items: int, step: int, numbe
     trainer.cut = (step, number)
     trainer.resume()
     trainer.fit()
+
+
+def _both(world: World, config: Config, straight: Path, cut: Path, items: int, killed: int) -> None:
+    _train(world, config, straight, items, 0, 0)
+    _train(world, config, cut, items, killed, signal.SIGKILL)
 
 
 def _expect(codes: list[int], expected: set[int]) -> None:

@@ -27,11 +27,11 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         return _fail(str(error), EXIT_USER)
     except ArithmeticError as error:
-        return _fail(f"{error}. The last good checkpoint is kept", EXIT_NOT_FINITE)
+        return _fail(f"{error}. The last good checkpoint is kept", EXIT_NOT_FINITE, alike=True)
     except LostProcess as error:
         return _fail(f"{error}. The last checkpoint is kept: --resume auto", EXIT_LOST)
     except Stopped as error:
-        return _fail(f"{error}; the same command with --resume auto goes on", EXIT_STOPPED)
+        return _fail(f"{error}; the same command with --resume auto goes on", EXIT_STOPPED, alike=True)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command (fit: with --resume auto) goes on from what is finished", EXIT_INTERRUPTED)
     except BrokenPipeError:  # the reader of a pipe has gone, as in `transphere eval RUN | head -1`
@@ -41,9 +41,18 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", EXIT_USER)
 
 
-def _fail(message: str, code: int) -> int:
-    print(f"transphere: error: {message}", file=sys.stderr)
+def _fail(message: str, code: int, alike: bool = False) -> int:
+    """Say it; where all processes of a job would say the same, the first alone does."""
+    if not (alike and _rank()):
+        print(f"transphere: error: {message}", file=sys.stderr, flush=True)
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_initialized():
+        os._exit(code)  # at an ordinary end, threads that still wait for other processes would abort or hang this one
     return code
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", 0))
 
 
 def _fit(arguments: argparse.Namespace) -> None:
@@ -55,10 +64,11 @@ def _fit(arguments: argparse.Namespace) -> None:
         config = config.replace(data={"manifest": arguments.data})
     out = arguments.out or Path("runs") / f"{Path(arguments.recipe).stem}-seed{config.run.seed}"
     done = fit(config, out, resume=arguments.resume == "auto")
-    print(
-        f"{out}: best epoch {done['best_epoch']} of {done['epochs']}, validation MRR {done['val_mrr']:.3f}, {done['seconds']:.0f} s\n"
-        f"next: transphere eval {out}"
-    )
+    if not _rank():
+        print(
+            f"{out}: best epoch {done['best_epoch']} of {done['epochs']}, validation MRR {done['val_mrr']:.3f}, {done['seconds']:.0f} s\n"
+            f"next: transphere eval {out}"
+        )
 
 
 def _plot(arguments: argparse.Namespace) -> None:
@@ -88,13 +98,17 @@ def _data_build(arguments: argparse.Namespace) -> None:
 
 def _data_list(arguments: argparse.Namespace) -> None:
     from .data import CORPORA
+    from .data.readers import READERS
 
-    for name, what in CORPORA.items():
-        print(f"{name:8}{what}")
+    for command, known in (("transphere data build NAME", CORPORA), ("transphere data convert NAME DIR", READERS)):
+        print(f"{command}:")
+        for name, what in known.items():
+            print(f"  {name:17}{what}")
 
 
 def _parser() -> argparse.ArgumentParser:
     from .config import recipe_names
+    from .data import audit, convert, fakes
     from .embeddings import add_embed_arguments, run_embed
     from .evaluation import add_eval_arguments, run_eval
     from .search import add_search_arguments, run_search
@@ -158,12 +172,16 @@ def _parser() -> argparse.ArgumentParser:
     experiment_command.add_arguments(commands)
     check.add_arguments(commands)
 
-    data = commands.add_parser("data", help="build a corpus, or list the known ones", description="Build a corpus, or list the known ones.")
+    text = "build a corpus, convert a dataset or your own files, look for faults in a manifest"
+    data = commands.add_parser("data", help=text, description=text[0].upper() + text[1:] + ".")
     actions = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
     build = command(actions, "build", _data_build, "download a corpus and write its manifest; a second call finds everything there")
     build.add_argument("name", metavar="NAME", help="the corpus, for example tux or emoji")
     build.add_argument("--language", metavar="XX", help="tux: the language of the spoken captions (default: fr)")
     build.add_argument("--out", type=Path, metavar="DIR", help="where it goes (default: in the cache)")
     build.add_argument("--strict", action="store_true", help="end at the first file that cannot be read, instead of leaving its item out")
-    command(actions, "list", _data_list, "list the corpora that are known")
+    command(actions, "list", _data_list, "list the corpora and the datasets that are known")
+    convert.add_arguments(command(actions, "convert", convert.run, "write the manifest of a dataset, as distributed, or of your own files"))
+    fakes.add_arguments(command(actions, "fake", fakes.run, "write a tiny look-alike of a dataset, to try things on"))
+    audit.add_arguments(command(actions, "audit", audit.run, "look for missing and broken files, leaks between splits, shared content"))
     return parser

@@ -21,12 +21,13 @@ from .errors import UserError, near
 RECIPES = Path(__file__).parent / "recipes"
 OBJECTIVES = (
     "contrastive", "sliced", "harnessed", "mc-infonce", "pcmc", "pcmr", "triplet", "entropic-contrastive", "pcme", "mpc",
-    "learning-to-match",
+    "learning-to-match", "mmcosine", "softmax",
 )  # fmt: skip
 OPTIMISERS, SCHEDULES, PRECISIONS = ("adamw", "adam", "sgd"), ("constant", "cosine", "step"), ("fp32", "bf16")
-HEADS = ("vmf", "linear", "residual")
+HEADS = ("vmf", "natural", "linear", "residual")
 
-WITHOUT_EFFECT = (("data", "manifest"), ("data", "workers"), ("run", "save_every"), ("run", "tensorboard"), ("run", "timeout"))  # on any result
+# on any result
+WITHOUT_EFFECT = (("data", "manifest"), ("data", "workers"), ("run", "save_every"), ("run", "tensorboard"), ("run", "timeout"))
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ class Model:
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised, and its arguments: those of the class in transphere.losses that `model.LOSSES` names.
+    """What is minimised, and its arguments: those of the class in transphere.losses that `model.LOSSES` names; mmcosine and softmax
+    classify by the manifest's labels (`classification`).
 
     contrastive: L_C (eq. 10); sliced: L_S (eq. 12); harnessed: L_C + weight L_S (eq. 13) of ISMIR 2024, which recipes compare, so that an
     objective ignores those of the first four that it does not take. The others are None for the loss's own default, and an error for a
@@ -103,6 +105,9 @@ class Objective:
     uniformity: float | None = None
     penalty: float | None = None
     debias: bool | None = None
+    logit_scale: float | None = None  # s of mmcosine
+    bound: str | None = None
+    probability: float | None = None
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,7 @@ def run_eval(arguments: argparse.Namespace) -> None:
     """The command."""
     from . import eval_tables
     from .contact_sheet import check_sheet, contact_sheet
+    from .report import evaluation_table
     from .run import open_run
 
     if arguments.prompt and not arguments.zero_shot:
@@ -126,6 +127,10 @@ def run_eval(arguments: argparse.Namespace) -> None:
     if arguments.sheet:
         check_sheet(arguments.sheet)
     run = open_run(arguments.run, arguments.data)
+    if run.classifier is not None:
+        report = run.evaluate(arguments.split)
+        print(json.dumps(report, indent=1, ensure_ascii=False) if arguments.json else evaluation_table(report))
+        return
     protocol = {"mean": arguments.mean, "enrich": arguments.enrich, "query_size": arguments.query_size}
     scored = score_run(run, arguments.split, **protocol)
     other = score_run(open_run(arguments.against, arguments.data), arguments.split, **protocol) if arguments.against else None

@@ -12,6 +12,7 @@ and test items are scored once, after that.
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 import tomllib
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from . import checkpoint
 from . import config as configuration
-from .batch import load_features
+from .batch import load_batch
 from .config import Config
 from .errors import UserError, near
 from .experiment_plots import draw
@@ -163,7 +164,7 @@ def run_experiment(
     manifests = {}
     for config in configs.values():  # all features once, before several processes want them; and every mistake before any work
         manifest = open_manifest(config.data)
-        load_features(manifest, config.data)
+        load_batch(manifest, config)
         manifests.setdefault(config.data.manifest, manifest)
     jobs = [one for number, (name, config) in enumerate(configs.items()) for one in _jobs(name, number, config, out, seeds)]
     _say(f"{experiment.name}: {len(configs)} variants, {seeds} seeds, {len(jobs)} runs")
@@ -186,7 +187,7 @@ def run_experiment(
         "configs": {variant.name: {"recipe": variant.recipe, "set": [*variant.set, *changes]} for variant in experiment.variants},
         "environment": environment(),
     }
-    checkpoint.write_json(out / "table.json", report)
+    checkpoint.write(out / "table.json", json.dumps(_rounded(report), ensure_ascii=False) + "\n")
     checkpoint.write(out / "table.md", experiment_table(report) + "\n")
     pictures = draw(experiment, measured, folders, out)
     print(experiment_table(report))
@@ -208,6 +209,15 @@ def _about(manifest) -> dict:  # noqa: ANN001
         about = {}
     kept = {key: about[key] for key in ("corpus", "source", "licence", "speech") if key in about}
     return {"sha256": manifest.sha256, "counts": manifest.counts(), **kept}
+
+
+def _rounded(value: object) -> object:
+    """Floats to six digits: fifty numbers a direction and variant."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _say(text: str) -> None:

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
+from PIL import Image
 
-from .evaluator import embed
+from .data.cache import replacing
+from .evaluation import score_run
 from .experiment_report import help_of_two
 from .plots import COLOURS, curves, embedding_map, read_history, save_figure
 from .probes import CURVE
 from .report import arrows
 from .run import open_run
-from .seeding import derive
 
 if TYPE_CHECKING:
     from .experiment import Experiment
@@ -23,14 +24,15 @@ if TYPE_CHECKING:
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402 (after the choice of the backend)
 
-MOST = 8  # variants in one picture: as many as can be told apart
+PALETTE = (*COLOURS, "#4b5563", "#9bb80d")
+MOST = len(PALETTE)  # variants in one picture: as many as can be told apart
 
 
 def draw(experiment: Experiment, measured: dict[str, list[dict]], folders: dict[str, list[Path]], out: Path) -> list[Path]:
     """Everything that the experiment's runs can show, as PNGs in `out`; returns the files."""
     names = [variant.name for variant in experiment.variants if not variant.control][:MOST]
     files = [out / "curves.png", out / "map.png"]
-    curves({name: [read_history(path) for path in folders[name]] for name in names}, files[0])
+    curves({name: [read_history(path) for path in folders[name]] for name in names}, files[0], PALETTE)
     _map(folders[names[0]][0], files[1])
     probes = {name: [run["probes"] for run in measured[name]] for name in names}
     for file, picture, argument in (
@@ -41,13 +43,22 @@ def draw(experiment: Experiment, measured: dict[str, list[dict]], folders: dict[
     ):
         if picture(argument, file):
             files.append(file)
+    for file in files:
+        _reduce(file)
     return files
 
 
+def _reduce(file: Path) -> None:
+    """The same picture with 96 colours, a third of the bytes: these are committed."""
+    with Image.open(file) as image:
+        small = image.convert("RGB").quantize(96)
+    with replacing(file) as temporary:
+        small.save(temporary, optimize=True)
+
+
 def _map(path: Path, file: Path) -> None:
-    run = open_run(path)
-    batch = run.features("test", progress=False)
-    embedding_map(embed(run.model, batch, run.config.run.eval_samples, derive(run.config.run.seed, "test")), batch, file)
+    scored = score_run(open_run(path), "test", progress=False)
+    embedding_map(scored.points, scored.batch, file)
 
 
 def recall_curves(probes: dict[str, list[dict]], file: Path) -> bool:
@@ -55,7 +66,7 @@ def recall_curves(probes: dict[str, list[dict]], file: Path) -> bool:
     shown = list(dict.fromkeys(d for runs in probes.values() for d in runs[0]["recall"] if "+" not in d))
 
     def panel(axis: plt.Axes, direction: str) -> None:
-        for (name, runs), colour in zip(probes.items(), COLOURS, strict=False):
+        for (name, runs), colour in zip(probes.items(), PALETTE, strict=False):
             if all(direction in run["recall"] for run in runs):
                 values = 100 * np.array([run["recall"][direction] for run in runs])  # (seeds, K)
                 mean, sd = values.mean(0), values.std(0, ddof=1) if len(values) > 1 else 0
@@ -77,11 +88,11 @@ def kappa_histograms(probes: dict[str, list[dict]], file: Path) -> bool:
             name: np.concatenate([run["kappa"][modality] for run in runs]) for name, runs in probes.items() if modality in runs[0]["kappa"]
         }
         edges = np.histogram_bin_edges(np.concatenate(list(found.values())), 40)
-        for (name, values), colour in zip(found.items(), COLOURS, strict=False):
+        for (name, values), colour in zip(found.items(), PALETTE, strict=False):
             axis.hist(values, edges, histtype="step", density=True, color=colour, label=name)
         axis.set(title=f"κ of {modality}", xlabel="κ", yticks=[])
 
-    return _panels(list(dict.fromkeys(m for runs in probes.values() for m in runs[0]["kappa"])), panel, file)
+    return _panels(list(dict.fromkeys(m for runs in probes.values() for m in runs[0]["kappa"])), panel, file)  # none of plain points
 
 
 def eigenvalue_histograms(probes: dict[str, list[dict]], file: Path) -> bool:

@@ -33,6 +33,8 @@ def experiment_report(experiment: Experiment, measured: dict[str, list[dict]]) -
             "classes": _nested([run["probes"]["classes"] for run in runs]),
             "gap": _nested([run["probes"]["gap"] for run in runs]),
             "zero_shot": _nested([run["probes"]["zero_shot"] for run in runs]),
+            "enriched": _nested([run["probes"]["enriched"] for run in runs]),
+            "plan": _nested([run["probes"]["plan"] for run in runs]),
             "transfer": {corpus: _nested([run["transfer"][corpus] for run in runs]) for corpus in experiment.test_on},
             "epochs": [run["test"]["epoch"] for run in runs],
             "modality_help": help_of_two(results),
@@ -94,10 +96,12 @@ def experiment_table(report: dict) -> str:
     if all("mean" in row for row in rows.values()):
         parts += ["Mean over the directions:", _means(rows)]
     parts += ["MRR by direction:", _by_direction(rows, directions, lambda m: plus_minus(m["MRR"]))]
-    parts += ["R@1 % by direction:", _by_direction(rows, directions, lambda m: percent(m["R@1"]))]
+    parts += ["R@1 % by direction:", _by_direction(rows, directions, _r1, "chance_R@1")]
     for title, key, value in (
         ("Class level: R-precision %, every item of the same label a right answer:", "classes", lambda m: percent(m["R-precision"])),
         ("Zero-shot T1 %, each label a prompt:", "zero_shot", lambda m: percent(m["T1"])),
+        ("R@1 %, the gallery enriched: an answer is the mean of all its modalities but the query's:", "enriched", _r1),
+        ("R@1 % by the transport plan of all test queries at once (transductive):", "plan", _r1),
         ("Modality gap / mean cosine of pairs, centred / accuracy of a linear probe:", "gap", _gap),
     ):
         columns = list(dict.fromkeys(column for row in rows.values() for column in row[key]))
@@ -129,8 +133,12 @@ def _against(row: dict) -> str:
     return f"{found['mean']:+.4f} ± {found['sd']:.4f}{mark}"
 
 
-def _by_direction(rows: dict[str, dict], directions: list[str], value) -> str:  # noqa: ANN001
-    return _by_column(rows, "directions", directions, value)
+def _by_direction(rows: dict[str, dict], directions: list[str], value, chance: str = "") -> str:  # noqa: ANN001
+    table = _by_column(rows, "directions", directions, value)
+    if not chance:
+        return table
+    found = [next(row["directions"][d][chance]["mean"] for row in rows.values() if d in row["directions"]) for d in directions]
+    return f"{table}\n\nchance: " + ", ".join(f"{arrows(d)} {100 * x:.1f}" for d, x in zip(directions, found, strict=True))
 
 
 def _by_column(rows: dict[str, dict], key: str, columns: list[str], value) -> str:  # noqa: ANN001
@@ -143,6 +151,10 @@ def _ordered(rows: dict[str, dict]) -> list[tuple[str, dict]]:
     """Controls last, marked."""
     named = [(name if not row["control"] else f"control: {name}", row) for name, row in rows.items()]
     return sorted(named, key=lambda pair: pair[1]["control"])
+
+
+def _r1(m: dict) -> str:
+    return percent(m["R@1"])
 
 
 def _gap(m: dict) -> str:

@@ -39,6 +39,25 @@ class VonMisesFisherHead(nn.Module):
         return VonMisesFisher(loc, kappa, validate_args=False)
 
 
+class NaturalHead(nn.Module):
+    """(B, d_in) features -> VonMisesFisher of batch shape (B,) whose natural parameter, kappa mu, is the output of a network.
+
+    Concentration is the length of an embedding: nothing of it is lost to the sphere. One linear layer, or two where hidden > 0.
+    """
+
+    def __init__(self, d_in: int, dim: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.LayerNorm(d_in), Dropout(dropout)]
+        if hidden:
+            layers += [nn.Linear(d_in, hidden), nn.GELU(), Dropout(dropout)]
+        self.layers = nn.Sequential(*layers, nn.Linear(hidden or d_in, dim))
+
+    def forward(self, x: Tensor) -> VonMisesFisher:
+        eta = self.layers(x.to(self.layers[-1].weight.dtype))  # (B, dim)
+        kappa = eta.norm(dim=-1).clamp_min(1e-6)  # (B,)
+        return VonMisesFisher(F.normalize(eta, dim=-1), kappa, validate_args=False)
+
+
 class LinearHead(nn.Module):
     """(B, d_in) features -> points (B, dim) of unit length: one linear layer, or two with a ReLU between when hidden > 0 (m-LTM)."""
 
@@ -75,7 +94,7 @@ def build_head(config: configuration.Model, d_in: int) -> nn.Module:
     """The head that model.head names."""
     if config.head == "vmf":
         return VonMisesFisherHead(d_in, config.dim, config.hidden, config.dropout, config.kappa)
-    head = {"linear": LinearHead, "residual": ResidualHead}[config.head]
+    head = {"natural": NaturalHead, "linear": LinearHead, "residual": ResidualHead}[config.head]
     return head(d_in, config.dim, config.hidden, config.dropout)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from torch import nn
 from transphere import losses
 
 from . import config as configuration
+from .classification import CLASSIFIERS, build_classifier
 from .encoders.networks import build_encoder
 from .encoders.small import Frozen
 from .errors import UserError, near
@@ -44,8 +46,16 @@ class Branch(nn.Module):
         self.head = head
         self.lr = lr  # of the encoder; None: that of the run
 
-    def forward(self, x: Inputs) -> Embedding:
-        features = self.encoder(x)
+    def forward(self, x: Inputs, present: torch.Tensor | None = None) -> Embedding:
+        """The embeddings of B items. present, (B,) bool: an encoder that reads files sees these alone, so that no batch norm takes the
+        blanks of the others into its statistics."""
+        if present is None or getattr(self.encoder, "in_memory", True) or present.all():
+            features = self.encoder(x)
+        else:
+            features = torch.zeros(len(present), self.encoder.d_out, device=present.device)
+            if present.any():
+                own = self.encoder({name: part[present] for name, part in x.items()} if isinstance(x, dict) else x[present])
+                features = features.to(own.dtype).index_copy(0, present.nonzero().flatten(), own)
         with torch.autocast(features.device.type, enabled=False):  # bfloat16 has three digits: too few for kappa and a unit vector
             return self.head(features if features.dtype == torch.float64 else features.float())
 
@@ -53,9 +63,9 @@ class Branch(nn.Module):
 class Model(nn.ModuleDict):
     """{modality: Branch}."""
 
-    def forward(self, inputs: dict[str, Inputs]) -> dict[str, Embedding]:
+    def forward(self, inputs: dict[str, Inputs], present: dict[str, torch.Tensor] | None = None) -> dict[str, Embedding]:
         """modality -> what its encoder takes in; modality -> VonMisesFisher of batch shape (B,), or points (B, dim), out."""
-        return {name: self[name](x) for name, x in inputs.items()}
+        return {name: self[name](x, present and present[name]) for name, x in inputs.items()}
 
     @torch.no_grad()
     def fit_features(self, inputs: dict[str, Inputs], present: dict[str, torch.Tensor]) -> None:
@@ -92,8 +102,15 @@ def parameter_groups(model: Model, *others: nn.Module, lr: float) -> list[dict]:
     return [{"params": params, "lr": rate} for rate, params in groups.items()]
 
 
-def build_objective(config: configuration.Objective, dim: int) -> nn.Module:
-    """The loss that the configuration names, over embeddings of dimension `dim`: loss(embeddings, present, ...) -> (scalar, parts)."""
+def build_objective(
+    config: configuration.Objective, dim: int, modalities: Iterable[str] = (), classes: Sequence[str] = ()
+) -> nn.Module:
+    """The loss that the configuration names, over embeddings of dimension `dim`: loss(embeddings, present, ...) -> (scalar, parts).
+
+    modalities, classes: for those that classify.
+    """
+    if config.name in CLASSIFIERS:
+        return build_classifier(config, dict.fromkeys(modalities, dim), classes)
     loss = LOSSES[config.name]
     takes = inspect.signature(loss).parameters
     given = {key: value for key, value in dataclasses.asdict(config).items() if key != "name" and value is not None}

@@ -50,7 +50,7 @@ def read_history(run: Path) -> list[dict]:
         raise UserError(f"{path}: cannot be read: {error}") from None
 
 
-def curves(arms: dict[str, list[list[dict]]], path: Path) -> None:
+def curves(arms: dict[str, list[list[dict]]], path: Path, colours: tuple[str, ...] = COLOURS) -> None:
     """Loss parts and validation MRR over the epochs. arms: name -> the histories of its runs (one a seed): thin, their mean thick."""
     parts = list(dict.fromkeys(key for runs in arms.values() for h in runs for key in h[0] if key in ("contrastive", "sliced")))
     titles = {
@@ -60,7 +60,7 @@ def curves(arms: dict[str, list[list[dict]]], path: Path) -> None:
     }
     figure, axes = plt.subplots(1, len(parts) + 1, figsize=(4.2 * (len(parts) + 1), 3.4), layout="constrained", squeeze=False)
     for axis, key in zip(axes[0], [*parts, "val_mrr"], strict=True):
-        for (name, runs), colour in zip(arms.items(), _cycle(COLOURS), strict=False):
+        for (name, runs), colour in zip(arms.items(), _cycle(colours), strict=False):
             series = [{record["epoch"]: record[key] for record in history if key in record} for history in runs]
             series = [values for values in series if values]
             for values in series:

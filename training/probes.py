@@ -1,25 +1,25 @@
-"""What a run's embeddings show beyond the retrieval of single items: modality gaps, classes, curves, kappa and M."""
+"""What an experiment measures of a run beside its test evaluation: classes, gaps, zero-shot, enriched galleries, plans, kappa and M."""
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from transphere import VonMisesFisher
+
 from . import checkpoint
-from .batch import Batch, encoders_of
-from .data.features import cached
-from .encoders import ENCODERS, encoder
-from .evaluator import directions, embed, rank_direction
-from .geometry import modality_gap, zero_shot
+from .evaluation import Scored, report_of, score_run
 from .metrics import per_query
+from .plan_scores import by_plan
 from .run import Run, open_run
-from .seeding import derive
+from .separation import gaps
+from .zero_shot import classify
 
 CURVE = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50)
-PROMPT = "a picture of {}"
+NOT_OF_CLASSIFIERS = ("recall", "classes", "gap", "zero_shot", "enriched", "plan")
+KEPT = ("R@1", "R@5", "R@10", "MRR", "median_rank")
 
 
 def read_probes(path: Path) -> dict:
@@ -28,92 +28,75 @@ def read_probes(path: Path) -> dict:
     report = checkpoint.read_json(path / "probes.json")
     if report and report["digest"] == digest:
         return report
-    run = open_run(path)
-    report = {"digest": digest, **probe(run, run.features("test", progress=False))}
+    report = {"digest": digest, **probe(open_run(path))}
     checkpoint.write_json(path / "probes.json", report)
     return report
 
 
-def probe(run: Run, batch: Batch) -> dict:
-    """All of it for the items of a batch.
+def probe(run: Run) -> dict:
+    """All of it for the test items.
 
-    recall: direction -> R@k for every k of CURVE. classes: direction -> R-precision and mAP where every item of the same label is a right
-    answer. gap: pair of modalities -> `modality_gap`. zero_shot: modality -> `zero_shot` against a prompt for each label, where there are a
-    text encoder and two labels. kappa: modality -> its values. eigenvalues: those of the metric learned, after the last epoch.
+    recall: direction -> R@k for every k of CURVE. classes: direction -> R-precision, mAP and R@1 where every item of the same label is a
+    right answer. gap: pair of modalities -> `modality_gap`. zero_shot: modality -> `zero_shot` against prompts, where there are labels and
+    a text encoder. enriched: direction -> metrics where an answer is the mean of all its modalities but the query's. plan: direction ->
+    metrics by the transport plan of the whole split, transductive. kappa: modality -> its values. eigenvalues: those of the metric M, if
+    one was learned.
     """
-    run_config = run.config.run
-    points = embed(run.model, batch, run_config.eval_samples, derive(run_config.seed, "test"))
-    with torch.no_grad():
-        laws = run.model(batch.inputs)
-    kappa = {name: law.concentration[batch.present[name]].cpu().tolist() for name, law in laws.items()}
+    scored = score_run(run, "test", progress=False)
+    if run.classifier is not None:  # its embeddings were never brought together
+        return {**dict.fromkeys(NOT_OF_CLASSIFIERS, {}), "kappa": _kappa(scored), "eigenvalues": []}
+    labels = {item.label for item in run.manifest.items} - {""}
+    classified = classify(scored)["modalities"] if len(labels) > 1 else {}
+    enriched = score_run(run, "test", enrich=True, progress=False) if len(scored.batch.inputs) > 2 else None
     return {
-        "recall": _recall(points, batch),
-        "classes": _classes(points, batch),
-        "gap": _gaps(points, batch),
-        "zero_shot": _zero_shot(run, points, batch),
-        "kappa": {name: [round(value, 3) for value in values] for name, values in kappa.items()},
-        "eigenvalues": _eigenvalues(run.path),
+        "recall": _recall(scored),
+        "classes": _classes(scored),
+        "gap": gaps(scored),
+        "zero_shot": {name: forms["prompts"] for name, forms in classified.items() if "prompts" in forms},
+        "enriched": _kept(report_of(enriched)["directions"]) if enriched else {},
+        "plan": _kept({name: found["plan"] for name, found in by_plan(scored)["directions"].items()}),
+        "kappa": _kappa(scored),
+        "eigenvalues": _eigenvalues(run.metric),
     }
 
 
-def _recall(points: dict[tuple[str, ...], torch.Tensor], batch: Batch) -> dict[str, list[float]]:
+def _kept(results: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    return {name: {key: metrics[key] for key in KEPT} for name, metrics in results.items()}
+
+
+def _recall(scored: Scored) -> dict[str, list[float]]:
     curves = {}
-    for direction in directions(batch.inputs):
-        ranking = rank_direction(direction, points, batch)
-        if ranking.queries:
-            each = per_query(ranking.scores, ranking.positives, CURVE)
-            curves[str(direction)] = [float(each[f"R@{k}"].mean()) for k in CURVE]
+    for direction, ranking in scored.rankings():
+        each = per_query(ranking.scores, ranking.positives, CURVE)
+        curves[direction] = [float(each[f"R@{k}"].mean()) for k in CURVE]
     return curves
 
 
-def _classes(points: dict[tuple[str, ...], torch.Tensor], batch: Batch) -> dict[str, dict[str, float]]:
-    labels = np.array([item.label for item in batch.items])
+def _classes(scored: Scored) -> dict[str, dict[str, float]]:
+    labels = np.array([item.label for item in scored.batch.items])
     if len(set(labels) - {""}) < 2:
         return {}
     found = {}
-    for direction in directions(batch.inputs):
-        ranking = rank_direction(direction, points, batch)
+    for direction, ranking in scored.rankings():
         asked = [i for i, query in enumerate(ranking.queries) if labels[query]]
-        if asked:
-            own = labels[[ranking.queries[i] for i in asked]]
-            same = torch.from_numpy(own[:, None] == labels[ranking.gallery])  # (Q, G)
-            answered = same.any(1)
+        own = labels[[ranking.queries[i] for i in asked]]
+        same = torch.from_numpy(own[:, None] == labels[ranking.gallery])  # (Q, G)
+        answered = same.any(1)
+        if answered.any():
             each = per_query(ranking.scores[asked][answered], same[answered])
-            found[str(direction)] = {name: float(each[name].mean()) for name in ("R-precision", "mAP", "R@1")}
+            found[direction] = {name: float(each[name].mean()) for name in ("R-precision", "mAP", "R@1")}
     return found
 
 
-def _gaps(points: dict[tuple[str, ...], torch.Tensor], batch: Batch) -> dict[str, dict[str, float]]:
-    gaps = {}
-    for a, b in itertools.combinations(batch.inputs, 2):
-        both = batch.present[a] & batch.present[b]
-        if int(both.sum()) >= 4:
-            gaps[f"{a}|{b}"] = modality_gap(points[(a,)][both], points[(b,)][both])
-    return gaps
-
-
-def _zero_shot(run: Run, points: dict[tuple[str, ...], torch.Tensor], batch: Batch) -> dict[str, dict[str, float]]:
-    used = encoders_of(run.manifest, run.config.data)
-    writer = next((name for name, kind in used.items() if kind in ENCODERS and ENCODERS[kind].modality == "text"), None)
-    names = sorted({item.label for item in run.manifest.items} - {""})
-    if writer is None or len(names) < 2:
-        return {}
-    x = cached(encoder(used[writer]), [PROMPT.format(name) for name in names], progress=False)  # (C, d_in)
+def _kappa(scored: Scored) -> dict[str, list[float]]:
     with torch.no_grad():
-        prompts = run.model[writer](x.to(next(run.model.parameters()).device)).loc  # (C, d)
-    found = {}
-    for query in points:
-        there = torch.stack([batch.present[name] for name in query]).all(0).cpu()
-        asked = [i for i, item in enumerate(batch.items) if item.label and there[i]]
-        if asked and writer not in query:
-            truth = torch.tensor([names.index(batch.items[i].label) for i in asked])
-            found["+".join(query)] = zero_shot((points[query][asked] @ prompts.T).cpu(), truth)
-    return found
+        laws = scored.run.model(scored.batch.inputs)
+    there = scored.batch.present
+    values = {name: law.concentration[there[name]].tolist() for name, law in laws.items() if isinstance(law, VonMisesFisher)}
+    return {name: [round(value, 3) for value in found] for name, found in values.items()}
 
 
-def _eigenvalues(path: Path) -> list[float]:
-    objective = checkpoint.load_state(path / "last.pt").get("objective") if (path / "last.pt").is_file() else None
-    M = (objective or {}).get("M")
+def _eigenvalues(M: torch.Tensor | None) -> list[float]:
     if M is None:
         return []
     values = M if M.dim() == 1 else torch.linalg.eigvalsh(0.5 * (M + M.mT).double())

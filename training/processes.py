@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,40 +18,46 @@ from .distributed import World
 from .errors import LostProcess, Stopped
 
 LOST, STOPPED = 4, 75
+GRACE = 5.0  # seconds
 
 
-def launch(size: int, work: Callable[..., None], arguments: tuple, *, timeout: int = 600) -> list[int]:
+def launch(size: int, work: Callable[..., None], arguments: tuple, *, patience: int = 120) -> list[int]:
     """Run work(world, *arguments) in `size` new processes of one thread each; returns their exit codes (minus the signal's number for one
-    that was killed). One that is still there after `timeout` seconds is killed."""
+    that was killed). They wait `patience` seconds for each other; a few seconds after one has failed, what is left is killed."""
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
-        processes = [context.Process(target=_begin, args=(rank, size, folder, timeout, work, arguments)) for rank in range(size)]
-        end = time.monotonic() + timeout
+        processes = [context.Process(target=_begin, args=(rank, size, folder, patience, work, arguments)) for rank in range(size)]
+        failed = None
         try:
             for process in processes:
                 process.start()
-            for process in processes:
-                process.join(max(0.0, end - time.monotonic()))
+            while any(process.is_alive() for process in processes) and (failed is None or time.monotonic() < failed + GRACE):
+                time.sleep(0.02)
+                if failed is None and any(process.exitcode for process in processes):
+                    failed = time.monotonic()
         finally:
             for process in processes:
                 if process.is_alive():
                     process.kill()
                     process.join()
-    return [process.exitcode if process.exitcode is not None else -1 for process in processes]
+    return [process.exitcode for process in processes]
 
 
-def _begin(rank: int, size: int, folder: str, timeout: int, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _begin(rank: int, size: int, folder: str, patience: int, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
     world = World(rank, size)
     if size > 1:
         meeting = f"file://{Path(folder) / 'meet'}"
-        dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size, timeout=timedelta(seconds=timeout))
+        dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size, timeout=timedelta(seconds=patience))
     try:
         with world.watched():
             work(world, *arguments)
     except Stopped:
-        raise SystemExit(STOPPED) from None
+        code = STOPPED
     except LostProcess:
-        raise SystemExit(LOST) from None
+        os._exit(LOST)  # at an ordinary end the threads that still wait for the lost process would abort this one
+    else:
+        code = 0
     if size > 1:
         dist.destroy_process_group()
+    raise SystemExit(code)

@@ -15,19 +15,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 import transphere
 
 from . import checkpoint
 from . import config as configuration
 from .batch import Batch, encoders_of, load_batch
+from .classification import CLASSIFIERS, classification_report
 from .config import Config
 from .data.corruption import corrupt
 from .data.manifest import Manifest
 from .distributed import World, joined, pick_device
 from .encoders import encoder
 from .errors import UserError, near
-from .model import OBJECTIVE, Model, build_model
+from .model import OBJECTIVE, Model, build_model, build_objective
 from .trainer import Trainer
 
 
@@ -57,6 +59,7 @@ def _fit(config: Config, out: Path, resume: bool, progress: bool, row: int, worl
     train, val = features.split("train"), features.split("val")
     trainer = Trainer(config, train, val, out, digest, progress, row, world)
     facts = {"digest": digest, "manifest": str(manifest.path), "manifest_sha256": manifest.sha256, "dims": features.dims, **environment()}
+    facts |= {"classes": trainer.classes} if trainer.classes else {}
     # Only now, when nothing in the configuration can be wrong any more, does the folder become a run.
     if world.rank == 0:
         checkpoint.write_json(out / "run.json", facts)
@@ -76,6 +79,7 @@ class Run:
     model: Model  # in evaluation mode, with the weights of the best epoch
     epoch: int
     manifest: Manifest
+    classifier: nn.Module | None = None  # of a run that classifies
     metric: torch.Tensor | None = None  # M of a run that learned one, (d, d) or its diagonal (d,): pairs are scored by it
 
     def features(self, split: str, progress: bool = True) -> Batch:
@@ -87,6 +91,10 @@ class Run:
         """Every direction's metrics on a split and the protocol behind them; also written to <split>.json."""
         from .evaluation import score_run, write_report
 
+        if self.classifier is not None:
+            report = classification_report(self, split, progress)
+            checkpoint.write_json(self.path / f"{split}.json", report)
+            return report
         return write_report(score_run(self, split, progress=progress))
 
 
@@ -110,7 +118,8 @@ def open_run(path: Path, data: str | None = None) -> Run:
         raise UserError(f"{manifest.path}: has changed since {path} was trained on it; fit again, or give the old file by --data")
     learned = {name: weights.pop(name) for name in list(weights) if name.startswith(OBJECTIVE) and name.split(".")[0] not in facts["dims"]}
     model = _load(config, facts["dims"], weights, path)
-    return Run(path, config, facts, model, marks["epoch"], manifest, learned.get(OBJECTIVE + "M"))
+    classifier = _load_classifier(config, facts, learned, model) if config.objective.name in CLASSIFIERS else None
+    return Run(path, config, facts, model, marks["epoch"], manifest, classifier, learned.get(OBJECTIVE + "M"))
 
 
 def open_manifest(data: configuration.Data) -> Manifest:
@@ -136,7 +145,8 @@ def open_manifest(data: configuration.Data) -> Manifest:
 def run_digest(config: Config, manifest: Manifest) -> str:
     """What tells runs apart: every value of the configuration, the data, what encodes each modality, the version."""
     used = encoders_of(manifest, config.data, config.model.encoders)
-    names = [f"{name}={kind}" + ("" if kind in ("vector", "trained") else f"-{encoder(kind).version}") for name, kind in sorted(used.items())]
+    plain = ("vector", "trained")
+    names = [f"{name}={kind}" + ("" if kind in plain else f"-{encoder(kind).version}") for name, kind in sorted(used.items())]
     return config.digest(manifest.sha256, *names, transphere.__version__)
 
 
@@ -184,6 +194,12 @@ def _difference(out: Path, config: Config) -> str:
         if there[section][key] != here[section][key]
     ]
     return "; ".join(differing) or "the data or the version of transphere has changed"
+
+
+def _load_classifier(config: Config, facts: dict, learned: dict[str, torch.Tensor], model: Model) -> nn.Module:
+    classifier = build_objective(config.objective, config.model.dim, facts["dims"], facts["classes"])
+    classifier.load_state_dict({name.removeprefix(OBJECTIVE): x for name, x in learned.items()})
+    return classifier.to(next(model.parameters()).device).eval()
 
 
 def _load(config: Config, dims: dict[str, int], weights: dict[str, torch.Tensor], path: Path) -> Model:

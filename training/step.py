@@ -9,7 +9,6 @@ al., Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup, 20
 from __future__ import annotations
 
 import contextlib
-import warnings
 from dataclasses import dataclass
 
 import torch
@@ -35,8 +34,8 @@ class Unfolded(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, inputs: dict[str, Tensor]) -> dict[str, tuple[Tensor, ...]]:
-        laws = self.model(inputs).items()
+    def forward(self, inputs: dict[str, Tensor], present: dict[str, Tensor]) -> dict[str, tuple[Tensor, ...]]:
+        laws = self.model(inputs, present).items()
         return {name: (law.loc, law.concentration) if isinstance(law, VonMisesFisher) else (law,) for name, law in laws}
 
 
@@ -68,8 +67,9 @@ class Step:
             self.alone = torch.compile(self.alone)
         self.shared = self.alone
         if world.size > 1:
-            warnings.filterwarnings("ignore", message=".*find_unused_parameters=True was specified.*")
-            self.shared = DistributedDataParallel(self.alone, find_unused_parameters=True)
+            # Every parameter of a head has its part in a distribution; an encoder may leave some unused, or skip layers at random.
+            encoders = any(p.requires_grad and ".encoder." in name for name, p in model.named_parameters())
+            self.shared = DistributedDataParallel(self.alone, find_unused_parameters=encoders)
 
     def check(self) -> None:
         """UserError where chunks cannot give the gradient of the whole: a BatchNorm in training sees a chunk at a time."""
@@ -113,7 +113,8 @@ class Step:
     def _forward(self, call: nn.Module, batch: Batch, first: int, seed: int) -> dict[str, tuple[Tensor, ...]]:
         key_rows(self.model, seed, first, len(batch), self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            return call(batch.to(self.device).inputs)
+            moved = batch.to(self.device)
+            return call(moved.inputs, moved.present)
 
     def _leaf(self, x: Tensor, first: int, total: int) -> Tensor:
         wide = x.detach() if x.dtype == torch.float64 else x.detach().float()

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from . import checkpoint
 from .batch import Batch, batches
+from .classification import CLASSIFIERS, class_names, evaluate_classes, label_numbers
 from .config import Config
 from .distributed import World, pick_device, synchronised
 from .errors import Stopped, UserError
@@ -69,7 +70,8 @@ class Trainer:
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(derive(config.run.seed, "init"))
             self.model = build_model(config.model, train.dims).to(self.device)
-            self.objective = build_objective(config.objective, config.model.dim).to(self.device)
+            self.classes = class_names(self.train) if config.objective.name in CLASSIFIERS else []
+            self.objective = build_objective(config.objective, config.model.dim, train.dims, self.classes).to(self.device)
         if config.run.sync_batchnorm:
             self.model = synchronised(self.model, self.world)
         self.model.fit_features(self.train.inputs, self.train.present)
@@ -80,6 +82,7 @@ class Trainer:
         self.average = build_average(config.optim, self.model)
         self.takes = inspect.signature(self.objective.forward).parameters
         self.groups = None if config.objective.duplicates is None else caption_keys(self.train).to(self.device)  # (N,)
+        self.labels = label_numbers(self.train, self.classes).to(self.device)  # (N,), of use where there are classes
         self.step, self.epoch, self.seconds = 0, 0, 0.0
         self.batch = 0  # batches of the epoch that are done
         self.sums, self.signals = Sums(), Signals()
@@ -165,6 +168,7 @@ class Trainer:
                 self.seconds = time.monotonic() - self.started
                 self._save(False)
             if stopped:
+                self.world.agree(lambda: None)  # whoever leaves first may take the others along: not before the first has written
                 raise Stopped(f"stopped by {signal.Signals(stopped).name} at step {self.step} (epoch {self.epoch}); {self.out} is saved")
         self._check_weights()
         eigenvalues = self._eigenvalues()
@@ -200,6 +204,8 @@ class Trainer:
         keyed = {"seed": noise} if "seed" in self.takes else {}
         if "rows" in self.takes and self.world.size > 1:
             keyed["rows"] = slice(rows.start, rows.stop)
+        if self.classes:
+            keyed["labels"] = self.labels[index]
         loss, parts = self.objective(laws, done.present, *groups, **keyed)
         values = {"loss": float(loss.detach()), **{name: float(value) for name, value in parts.items()}}
         wrong = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
@@ -235,6 +241,11 @@ class Trainer:
         return improved
 
     def _validate(self) -> dict[str, dict[str, float]]:
+        if self.classes:
+            results = evaluate_classes(self._judged(), self.objective, self.val, self.classes, alone=False)
+            if not results:
+                raise UserError("no item of the val split has a label that a training item has")
+            return results
         M = getattr(self.objective, "M", None)
         results = evaluate(self._judged(), self.val, self.config.run.eval_samples, derive(self.config.run.seed, "val"), metric=M)
         if not results:

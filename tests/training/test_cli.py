@@ -163,8 +163,8 @@ def test_bad_runs(run, tmp_path, capsys):
 
 
 def test_a_loss_that_is_not_finite(manifest, tiny, tmp_path, capsys, monkeypatch):
-    def stop(self, batch):
-        self._stop("sliced = nan", batch)
+    def stop(self, index, batch):
+        self._stop("sliced = nan", index)
 
     monkeypatch.setattr(trainer.Trainer, "_step", stop)
     argv = ["fit", "ismir2024", "--data", str(manifest), "--out", str(tmp_path / "run"), *sets(tiny)]

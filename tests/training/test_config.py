@@ -106,7 +106,7 @@ def test_bad_overrides(text, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[optim]\nlr = 1e-3\nmomentum = 0.9", "unknown key 'optim.momentum'"),
+        ("[optim]\nlr = 1e-3\nnesterov = 0.9", "unknown key 'optim.nesterov'"),
         ("[optimizer]\nlr = 1", "unknown section 'optimizer'; did you mean 'optim'"),
         ("optim = 3", "expected [optim] to be a table"),
         ("[optim]\nlr = '1e-3'", "optim.lr: expected a finite number"),

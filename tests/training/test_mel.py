@@ -89,7 +89,7 @@ def test_long_clips_are_cut_or_fused_as_published():
 
 
 def test_pann_as_torchlibrosa():
-    """Its formulas are the twin's. torchlibrosa 0.1.0 in its float32 differs from ours by 1.4e-5 dB on white noise, and by .0066 here, at -72 dB."""
+    """Its formulas are the twin's. torchlibrosa 0.1.0 in its float32 differs from ours by 1.4e-5 dB on white noise, by .0066 at -72 dB."""
     samples = sound(4, 32000)
     got = PannMel(10.0, frozenset()).of_samples(samples, None)
     assert got.shape == (1, 1001, 64)

@@ -51,7 +51,7 @@ def test_every_recipe_learns(name, manifest, tiny, tmp_path):
 @pytest.mark.parametrize("name", config.OBJECTIVES)
 def test_every_objective_trains(name, manifest, tiny, tmp_path):
     options = ["objective.eps=0.1"] if name == "entropic-contrastive" else []
-    duplicates = {"sliced": None, "learning-to-match": "positive"}.get(name, "ignore")
+    duplicates = {"learning-to-match": "positive", **dict.fromkeys(("sliced", "mmcosine", "softmax"))}.get(name, "ignore")
     options += [f"objective.duplicates={duplicates}"] if duplicates else []
     fit(recipe(manifest, tiny, f"objective.name={name}", *options), tmp_path / "run", progress=False)
     assert history(tmp_path / "run")[-1]["val_mrr"] > 0.1
@@ -201,18 +201,11 @@ def test_items_with_one_modality_are_not_trained_on(write_manifest, tiny, tmp_pa
         fit(recipe(path, tiny), tmp_path / "run", progress=False)
 
 
-def test_checkpoints_of_others_and_broken_ones_are_refused(manifest, tiny, tmp_path):
+def test_checkpoints_of_others_are_refused(manifest, tiny, tmp_path):
     made, out = recipe(manifest, tiny), tmp_path / "run"
     fit(made, out, progress=False)
-    (out / "done.json").unlink()
-    data = (out / "last.pt").read_bytes()
-    for broken in (b"", data[: len(data) // 2], b"x" * 100):
-        (out / "last.pt").write_bytes(broken)
-        with pytest.raises(UserError, match="not a readable checkpoint"):
-            fit(made, out, resume=True, progress=False)
     features = load_features(Manifest.read(manifest), made.data)
     other = Trainer(made, features.split("train"), features.split("val"), out, "another digest", progress=False)
-    (out / "last.pt").write_bytes(data)
     with pytest.raises(UserError, match="another configuration"):
         other.resume()
 

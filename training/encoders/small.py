@@ -8,11 +8,14 @@ from torch import Tensor, nn
 from ..config import Encoder
 from ..errors import UserError
 from ..pipelines import Pipeline
+from ..seeding import Dropout
 from .trainable import Trainable
 
 
 class _OfVectors(Trainable):
     """Its items are vectors of the manifest, which are in memory: there is nothing to read."""
+
+    in_memory = True
 
     @classmethod
     def pipeline(cls, config: Encoder) -> Pipeline | None:
@@ -29,7 +32,7 @@ class Mlp(_OfVectors):
         super().__init__()
         self.d_out = width
         self.standard = Frozen(d_in)
-        self.layer = nn.Sequential(nn.Linear(d_in, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, width))
+        self.layer = nn.Sequential(nn.Linear(d_in, width), nn.GELU(), Dropout(dropout), nn.Linear(width, width))
 
     @classmethod
     def build(cls, config: Encoder, d_in: int) -> Mlp:

@@ -21,6 +21,7 @@ class Trainable(nn.Module):
     """
 
     d_out: int
+    in_memory = False  # whether its items are vectors, not files or texts
 
     @classmethod
     def build(cls, config: Encoder) -> Trainable:
@@ -72,12 +73,13 @@ def _contexts(module: nn.Module) -> tuple[contextlib.AbstractContextManager, con
 def _statistics_kept(module: nn.Module) -> Iterator[None]:
     """The second forward pass must not count its batch into the running statistics again."""
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    momenta = [norm.momentum for norm in norms]
+    kept = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
+        for norm, (momentum, batches) in zip(norms, kept, strict=True):
             norm.momentum = momentum
+            norm.num_batches_tracked.copy_(batches)
 

@@ -75,8 +75,10 @@ class Tokens:
 
         try:
             tokenizer = AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:  # the last where transformers 4 finds no vocabulary
             raise UserError(f"pretrained: {name}: no tokenizer that can be read: {str(error).splitlines()[0]}") from None
+        if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers 5 makes an empty one where the vocabulary is missing
+            raise UserError(f"pretrained: {name}: its tokenizer knows no words; is vocab.txt or tokenizer.json missing?")
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         return cls(lambda text: tokenizer(text, truncation=True, max_length=longest)["input_ids"], pad)
 
