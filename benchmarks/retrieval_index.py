@@ -51,7 +51,7 @@ def graph(generator: torch.Generator, n: int = 20_000, centres: int = 2_000) -> 
     right, found = Index(points).search(x, 10)[1], index.search(x, 10)[1]
     share = (found[:, :, None] == right[:, None]).any(1).float().mean()
     one = [median_ms(lambda made=made: made.search(x[:1], 10)) for made in (index, Index(points))]
-    print(f"graph of {n:,}: built in {built:.1f} s; one query {one[0]:.2f} ms, exactly {one[1]:.2f} ms; {100 * share:.1f} % of the ten found")
+    print(f"graph of {n:,}: built in {built:.1f} s; one query {one[0]:.2f} ms, exactly {one[1]:.2f} ms; finds {100 * share:.1f} %")
 
 
 def main() -> None:

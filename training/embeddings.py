@@ -24,7 +24,7 @@ from . import checkpoint
 from .batch import load_batch
 from .data.groups import SHARES
 from .errors import UserError
-from .evaluation import add_protocol_arguments
+from .evaluation import add_protocol_arguments, need_sphere
 from .evaluator import Points, embed
 from .seeding import derive
 
@@ -49,6 +49,7 @@ def embed_items(run: Run, split: str = ALL, *, mean: str = "frechet", sets: Sequ
 
     sets: of modalities, each modality by itself by default.
     """
+    need_sphere(run)
     whole = load_batch(run.manifest, run.config)
     sets = [(name,) for name in whole.modalities] if sets is None else list(sets)
     names = [name for name in SHARES if any(item.split == name for item in whole.items)] if split == ALL else [split]
