@@ -99,9 +99,7 @@ def add_eval_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `transphere eval` beside RUN, --split and --data."""
     parser.add_argument("--json", action="store_true", help="print everything as JSON instead of tables")
     add_protocol_arguments(parser)
-    parser.add_argument(
-        "--query-size", type=_size, default=2, metavar="N", help="ask with up to N modalities at once (default: 2)"
-    )
+    parser.add_argument("--query-size", type=_size, default=2, metavar="N", help="ask with up to N modalities at once (default: 2)")
     parser.add_argument("--intervals", action="store_true", help="95 %% bootstrap intervals over groups of items")
     parser.add_argument("--against", type=Path, metavar="OTHER", help="how much higher RUN scores than another run on the same items")
     parser.add_argument("--gap", action="store_true", help="modality gap: plain, centred, and what a linear probe tells apart")

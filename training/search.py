@@ -149,7 +149,7 @@ def run_search(arguments: argparse.Namespace) -> None:
     options = {"mean": arguments.mean, "enrich": arguments.enrich, "split": arguments.split, "embeddings": found}
     result = search(run, query, arguments.to, arguments.top, **options)
     if arguments.sheet:
-        legend = f"{result['gallery']} items to choose from; under each answer: rank, {result['score']}, id"
+        legend = f"{result['gallery']} items to choose from; under each answer its rank and score ({result['score']})"
         draw_sheet([result_row(run, result)], "A query and its answers", legend, arguments.sheet)
     print(json.dumps(result, indent=1, ensure_ascii=False) if arguments.json else answers_table(result))
     if arguments.sheet and not arguments.json:

@@ -15,13 +15,20 @@ from transphere.training.run import open_run
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+_trained = {}
+
+
 @pytest.fixture
-def run(tiny, tmp_path, write_manifest):
-    """A run whose items lack a third of their texts and recordings."""
-    manifest = write_manifest(tmp_path / "manifest.jsonl", missing=0.3)
-    sets = [word for text in tiny for word in ("--set", text)]
-    assert main(["fit", "ismir2024", "--data", str(manifest), "--out", str(tmp_path / "run"), *sets]) == 0
-    return open_run(tmp_path / "run")
+def run(tiny, write_manifest, tmp_path_factory, capsys):
+    """A run whose items lack a third of their texts and recordings; one for all tests, which do not change it."""
+    if not _trained:
+        folder = tmp_path_factory.mktemp("trained")
+        manifest = write_manifest(folder / "manifest.jsonl", missing=0.3)
+        sets = [word for text in tiny for word in ("--set", text)]
+        assert main(["fit", "ismir2024", "--data", str(manifest), "--out", str(folder / "run"), *sets]) == 0
+        _trained["run"] = open_run(folder / "run")
+        capsys.readouterr()
+    return _trained["run"]
 
 
 def test_written_and_read(run, tmp_path, capsys):
