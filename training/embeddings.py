@@ -92,8 +92,9 @@ def write_embeddings(embeddings: Embeddings, path: Path) -> Path:
     side = _side(path)
     ids = json.dumps({name: embeddings.ids[s] for name, s in names.items()}, indent=0, ensure_ascii=False).encode() + b"\n"
     facts = {**embeddings.facts, "sets": {name: list(s) for name, s in names.items()}, "ids_sha256": hashlib.sha256(ids).hexdigest()}
-    if path.is_dir():
-        raise UserError(f"--out {path}: is a folder; expected the name of a file")
+    for file in (path, side):  # a device would be replaced, not written to
+        if file.exists() and not file.is_file():
+            raise UserError(f"--out {file}: is no file that can be replaced; give the name of a file")
     checkpoint.write(side, ids)
     arrays = {name: embeddings.points[s].contiguous().clone() for name, s in names.items()}
     checkpoint.write(path, save(arrays, metadata={"transphere": json.dumps(facts)}))

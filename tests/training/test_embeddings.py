@@ -1,6 +1,7 @@
 """`transphere embed`: what it writes is what is scored, and a file goes with its run and its ids alone."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -102,6 +103,8 @@ def test_a_file_goes_with_its_run_and_ids(run, tmp_path, tiny):
 
 def test_places_that_cannot_be_written(run, tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    for out in (tmp_path, tmp_path / "file" / "e.safetensors"):
+    os.mkfifo(tmp_path / "pipe")  # like a device, it would be replaced rather than written to
+    (tmp_path / "e.ids.json").mkdir()
+    for out in (tmp_path, tmp_path / "file" / "e.safetensors", tmp_path / "pipe", tmp_path / "e"):
         assert main(["embed", str(run.path), "--out", str(out)]) == 2
         assert str(out) in capsys.readouterr().err

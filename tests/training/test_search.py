@@ -181,7 +181,15 @@ def test_runs_without_or_with_several_such_modalities(manifest, tiny, tmp_path, 
         assert main(["search", run, "--query", f"text={value}", "--to", "image"]) == 0
         found.append(lines(capsys))
     assert found[0] == found[1] == found[2] and len(found[0]) == 10
-    for value, words in (("[1, 2]", "a list of 10 finite numbers"), ("[1e999]", "finite"), ("{", "{"), ("/none", "cannot be read")):
+    huge, large = (json.dumps([float(e)] * 9 + [-float(e)]) for e in ("1e39", "3e38"))
+    for value, words in (
+        ("[1, 2]", "a list of 10 finite numbers"),
+        ("[1e999]", "finite"),
+        ("{", "{"),
+        (huge, "10 finite"),
+        (large, "no finite point"),
+        ("/none", "cannot be read"),
+    ):
         assert main(["search", run, "--query", f"text={value}", "--to", "image"]) == 2
         assert words in capsys.readouterr().err
 
