@@ -132,7 +132,7 @@ setup(
     # Computed, never listed by hand: a list drops new subpackages from wheels.
     packages=[p for name, root in PACKAGE_ROOTS.items() for p in (name, *(f"{name}.{sub}" for sub in find_packages(root)))],
     package_dir=PACKAGE_ROOTS,
-    package_data={"transphere": ["py.typed"], "transphere.training": ["recipes/*.toml"]},
+    package_data={"transphere": ["py.typed"], "transphere.training": ["recipes/*.toml", "experiments/*.toml"]},
     ext_modules=[extension()],
     cmdclass={"build_ext": BuildExt},
 )

@@ -103,6 +103,7 @@ def sample_calls() -> None:
     from transphere.kernels.circular_wasserstein_power import circular_wasserstein_power
     from transphere.kernels.mahalanobis_cost import mahalanobis_cost, mahalanobis_cost_backward
     from transphere.kernels.sinkhorn import sinkhorn, sinkhorn_backward
+    from transphere.kernels.sliced_wasserstein import sliced_wasserstein, sliced_wasserstein_backward
     from transphere.kernels.symmetric_part import symmetric_part
     from transphere.kernels.vmf_cumulant import vmf_cumulant
     from transphere.kernels.vmf_sample import vmf_sample, vmf_sample_backward
@@ -125,6 +126,9 @@ def sample_calls() -> None:
         for n in (16, 32) if dtype == torch.float64 else (16, 32, 256, 2048):  # sorting, the dtype touches only loads and stores
             for weights in ((None, None), (new(64, n), new(64, n))):
                 circular_wasserstein(new(64, n, 100), new(64, n, 100), *weights)
+        for n in (16, 32, 64, 128):
+            cost, rises = sliced_wasserstein(new(64, n, 200), new(64, n, 200), 0.5)
+            sliced_wasserstein_backward(cost, cost, rises, new(64, n, 200), new(64, n, 200), 0.5)
         for n, p in ((16, 1.5),) if dtype == torch.float64 else ((16, 2.0), (1024, 2.0)):
             for weights in ((None, None), (new(64, n), new(64, n))):
                 circular_wasserstein_power(new(64, n, 100), new(64, n, 100), *weights, p)
@@ -169,11 +173,12 @@ def compile_triton(launch: tuple, arch: int) -> Usage:
     from transphere.kernels._launch import FP_FUSION
 
     kernel, args, num_warps, constants = launch
-    kinds = {"float32": "*fp32", "float64": "*fp64", "int64": "*i64", "int32": "*i32", "bfloat16": "*bf16", "bool": "*i1"}
+    kinds = {"float32": "*fp32", "float64": "*fp64", "int64": "*i64", "int32": "*i32", "bfloat16": "*bf16", "bool": "*i1", "uint8": "*u8"}
     signature, attrs = {}, {}
     for i, (param, arg) in enumerate(zip(kernel.params, args, strict=False)):
         is_pointer = hasattr(arg, "dtype")
-        signature[param.name] = kinds[str(arg.dtype).removeprefix("torch.")] if is_pointer else "i32" if abs(arg) < 2**31 else "i64"
+        scalar = "fp32" if isinstance(arg, float) else "i32" if is_pointer or abs(arg) < 2**31 else "i64"
+        signature[param.name] = kinds[str(arg.dtype).removeprefix("torch.")] if is_pointer else scalar
         if is_pointer or not (param.do_not_specialize or arg % 16):
             attrs[(i,)] = [["tt.divisibility", 16]]
     signature |= dict.fromkeys(constants, "constexpr")

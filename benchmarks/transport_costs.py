@@ -1,5 +1,5 @@
-"""Costs as in training: distances of embeddings, with largest entry 1. At eps = .05 and b = 256 the matched ones take plain iterations 29
-steps to an L1 error of 1e-4 and 59 to 1e-6; at b = 64, 95 and 234."""
+"""Costs as in training: distances of embeddings, with largest entry 1. At eps = .05 and b = 256 plain iterations take about 60 steps to an
+L1 error of 1e-6 at noise 1.1, 300 at .8, 550 at .7 and 1,100 at .6: the better the model, the harder its problems."""
 
 import torch
 

@@ -26,6 +26,7 @@ struct CircularProblems {
   const T *u, *v, *u_weights, *v_weights;  // the weights null, or both given
   T *cost, *u_slope, *v_slope, *u_potential, *v_potential;
   int64_t n, m, P;
+  uint8_t* rises = nullptr;  // if given: u and v are coordinates, and bits take the place of slopes, as csrc/sliced_wasserstein.h says
 };
 
 // On the CPU: problems [begin, end) of B * P, p innermost. Up to kCircularColumnPoints points n + m, kCircularColumns problems at a time;

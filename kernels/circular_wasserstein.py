@@ -18,6 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ._launch import check, launch
+from .elementary import angle_turns
 
 MAX_POINTS = 4096  # what one program sorts in registers
 MOST_COUNTED = 64  # beyond, sorting takes less
@@ -51,23 +52,34 @@ def _median(position, before, after, last, most, steps, TURN: tl.constexpr):
     return low
 
 
+@triton.jit
+def _points(ptr, P, mask, COORDINATES: tl.constexpr):
+    """Points in turns, or the angles of points whose second coordinates lie P behind the first."""
+    x = tl.load(ptr, mask=mask, other=0.0)
+    if COORDINATES:
+        x = angle_turns(x, tl.load(ptr + P, mask=mask, other=0.0))
+    return x
+
+
 @triton.jit(do_not_specialize=["problems", "n", "m", "P", "up", "down", "steps"])
 def _count(
-    u_ptr, v_ptr, cost_ptr, u_slope_ptr, v_slope_ptr, problems, n, m, P, up, down, steps,
-    INDEX_BITS: tl.constexpr, ROWS: tl.constexpr,
+    u_ptr, v_ptr, cost_ptr, u_slope_ptr, v_slope_ptr, rises_ptr, problems, n, m, P, up, down, steps,
+    COORDINATES: tl.constexpr, INDEX_BITS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Uniform weights: `up` for a point of u, -`down` for one of v. Keys have 32 bits, or 63 in float64; two turns are an int32."""
+    """Uniform weights: `up` for a point of u, -`down` for one of v. Keys have 32 bits, or 63 in float64; two turns are an int32.
+    COORDINATES: sliced_wasserstein, with bits in the place of slopes."""
     T: tl.constexpr = u_ptr.dtype.element_ty
     BITS: tl.constexpr = 63 - INDEX_BITS if T == tl.float64 else 32 - INDEX_BITS if INDEX_BITS > 5 else 27
     TURN: tl.constexpr = 1 << BITS
     problem = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)                      # [R]
     live = problem < problems
     b, p = problem // P, problem % P
-    u, v = b * n * P + p, b * m * P + p                                                      # the problems' first points
+    pitch = 2 * P if COORDINATES else P
+    u, v = b * n * pitch + p, b * m * pitch + p                                              # the problems' first points
     i = tl.arange(0, 1 << INDEX_BITS)[:, None]                                               # [K, 1]
     from_u, from_v = live[None, :] & (i < n), live[None, :] & (i >= n) & (i < n + m)         # [K, R]
-    at_u, at_v = u[None, :] + i.to(tl.int64) * P, v[None, :] + (i - n).to(tl.int64) * P
-    x = tl.load(u_ptr + at_u, mask=from_u, other=0.0) + tl.load(v_ptr + at_v, mask=from_v, other=0.0)
+    at_u, at_v = u[None, :] + i.to(tl.int64) * pitch, v[None, :] + (i - n).to(tl.int64) * pitch
+    x = _points(u_ptr + at_u, P, from_u, COORDINATES) + _points(v_ptr + at_v, P, from_v, COORDINATES)
     bad = tl.sum(x - x, 0)                                                                   # NaN where a point is no number
     position = _position(x, BITS)
     key = (position << INDEX_BITS) | i.to(position.dtype)
@@ -75,13 +87,13 @@ def _count(
     after = tl.zeros([1 << INDEX_BITS, ROWS], tl.int32)                                      # L_k, at each point's own place
     u_point, v_point = u_ptr + u, v_ptr + v
     for j in range(n):
-        other = _position(tl.load(u_point, mask=live, other=0.0), BITS) << INDEX_BITS
+        other = _position(_points(u_point, P, live, COORDINATES), BITS) << INDEX_BITS
         after += tl.where((other | j)[None, :] <= key, up, 0)
-        u_point += P
+        u_point += pitch
     for j in range(m):
-        other = _position(tl.load(v_point, mask=live, other=0.0), BITS) << INDEX_BITS
+        other = _position(_points(v_point, P, live, COORDINATES), BITS) << INDEX_BITS
         after -= tl.where((other | (n + j))[None, :] <= key, down, 0)
-        v_point += P
+        v_point += pitch
     before = after - tl.where(i < n, up, tl.where(i < n + m, -down, 0))                      # L_{k-1}
 
     position = position.to(tl.int64 if T == tl.float64 else tl.int32)
@@ -93,9 +105,16 @@ def _count(
     else:  # whole numbers to the end
         total = (tl.abs(M).to(tl.int64) * TURN + tl.sum(position.to(tl.int64) * rise, 0)).to(T) * (1.0 / TURN)
     tl.store(cost_ptr + problem, total * unit + bad, mask=live)
-    slope = rise.to(T) * unit + bad[None, :]
-    tl.store(u_slope_ptr + at_u, slope, mask=from_u)
-    tl.store(v_slope_ptr + at_v, slope, mask=from_v)
+    if COORDINATES:
+        bits = tl.sum(tl.reshape((rise > 0).to(tl.int32) << (i & 7), [(1 << INDEX_BITS) // 8, 8, ROWS]), 1)
+        byte = tl.arange(0, (1 << INDEX_BITS) // 8)[:, None]                                 # [K / 8, 1]
+        bytes = (n + m + 7) // 8
+        at = (b * bytes)[None, :] * P + byte * P + p[None, :]
+        tl.store(rises_ptr + at, bits.to(tl.uint8), mask=live[None, :] & (byte < bytes))
+    else:
+        slope = rise.to(T) * unit + bad[None, :]
+        tl.store(u_slope_ptr + at_u, slope, mask=from_u)
+        tl.store(v_slope_ptr + at_v, slope, mask=from_v)
 
 
 @triton.jit
@@ -213,8 +232,8 @@ def circular_wasserstein(
     up, down = m // math.gcd(n, m), n // math.gcd(n, m)
     if not weighted and n + m <= MOST_COUNTED:
         launch(
-            _count, triton.cdiv(B * P, ROWS), u, v, cost, u_slope, v_slope, B * P, n, m, P, up, down, (2 * up * n).bit_length(),
-            INDEX_BITS=index_bits, ROWS=ROWS, num_warps=1,
+            _count, triton.cdiv(B * P, ROWS), u, v, cost, u_slope, v_slope, u, B * P, n, m, P, up, down, (2 * up * n).bit_length(),
+            COORDINATES=False, INDEX_BITS=index_bits, ROWS=ROWS, num_warps=1,
         )  # fmt: skip
         return cost, u_slope, v_slope, *potentials
     rows = max(1, min(ROWS, 2048 >> index_bits))

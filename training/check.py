@@ -6,9 +6,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from . import check_metrics
+
 
 def add_arguments(commands: Any) -> None:
-    """Join the commands `check grads` and `check resume` to the command line."""
+    """Join the commands `check grads`, `check resume` and `check metrics` to the command line."""
     text = "see, on a CPU, that the engine keeps its promises for a recipe"
     check = commands.add_parser("check", help=text, description=text[0].upper() + text[1:] + ".")
     kinds = check.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -25,6 +27,7 @@ def add_arguments(commands: Any) -> None:
             made.add_argument("--nproc", type=int, nargs="+", default=[2, 4], metavar="N", help="numbers of processes (default: 2 4)")
         else:
             made.add_argument("--nproc", type=int, default=1, metavar="N", help="processes of a run (default: 1)")
+    check_metrics.add_arguments(kinds)
 
 
 def _grads(arguments: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .batch import Batch, batches, load_features
+from .batch import Batch, batches, load_batch
 from .config import Config
 from .distributed import World
 from .errors import UserError
@@ -59,7 +59,7 @@ def compare_all(configs: Sequence[Config], size: int) -> list[Comparison]:
 
 def gradient(config: Config, world: World) -> dict[str, Tensor]:
     """The gradient of every parameter after the first batch of the first epoch, in float64, and the loss, under the name ""."""
-    features = load_features(open_manifest(config.data), config.data, progress=False)
+    features = load_batch(open_manifest(config.data), config, progress=False)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(config, features.split("train"), features.split("val"), Path(folder), "", progress=False, world=world)
         trainer.model.double().train()

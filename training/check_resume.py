@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from . import checkpoint
-from .batch import batches, load_features
+from .batch import batches, load_batch
 from .config import Config
 from .distributed import World
 from .errors import UserError
@@ -32,7 +32,7 @@ def compare(config: Config, size: int = 1, say: Callable[[str], None] = lambda t
     if size < 1:
         raise UserError(f"--nproc: expected at least 1, got {size}")
     manifest = open_manifest(config.data)
-    n = len(load_features(manifest, config.data).split("train").matchable())
+    n = len(load_batch(manifest, config).split("train").matchable())
     batch_size = max(size, 2, min(config.optim.batch_size, n // 3))
     items = min(n, BATCHES * batch_size)
     steps = len(list(batches(items, batch_size, 0, 0)))  # of an epoch
@@ -68,7 +68,7 @@ class _Cut(Trainer):
 
 
 def _train(world: World, config: Config, out: Path, items: int, step: int, number: int) -> None:
-    features = load_features(open_manifest(config.data), config.data, progress=False)
+    features = load_batch(open_manifest(config.data), config, progress=False)
     train = features.split("train").matchable().select(list(range(items)))
     trainer = _Cut(config, train, features.split("val"), out, config.digest(), progress=False, world=world)
     trainer.cut = (step, number)

@@ -1,16 +1,15 @@
-"""The command line: transphere fit | eval | plot | data | demo."""
+"""The command line: transphere fit | eval | embed | search | plot | data | check | demo."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import check
+from . import check, experiment_command
 from .errors import LostProcess, Stopped, UserError
 
 EXIT_USER, EXIT_NOT_FINITE, EXIT_LOST, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 3, 4, 75, 130
@@ -72,19 +71,6 @@ def _fit(arguments: argparse.Namespace) -> None:
         )
 
 
-def _eval(arguments: argparse.Namespace) -> None:
-    from .report import evaluation_table
-    from .run import open_run
-
-    run = open_run(arguments.run, arguments.data)
-    report = run.evaluate(arguments.split)
-    if arguments.json:
-        print(json.dumps(report, indent=1, ensure_ascii=False))
-    else:
-        print(evaluation_table(report))
-        print(f"\nbest epoch {run.epoch}, {arguments.split} split; all numbers: {run.path / (arguments.split + '.json')}")
-
-
 def _plot(arguments: argparse.Namespace) -> None:
     from .plots import plot_run
     from .run import open_run
@@ -112,13 +98,20 @@ def _data_build(arguments: argparse.Namespace) -> None:
 
 def _data_list(arguments: argparse.Namespace) -> None:
     from .data import CORPORA
+    from .data.readers import READERS
 
-    for name, what in CORPORA.items():
-        print(f"{name:8}{what}")
+    for command, known in (("transphere data build NAME", CORPORA), ("transphere data convert NAME DIR", READERS)):
+        print(f"{command}:")
+        for name, what in known.items():
+            print(f"  {name:17}{what}")
 
 
 def _parser() -> argparse.ArgumentParser:
     from .config import recipe_names
+    from .data import audit, convert, fakes
+    from .embeddings import add_embed_arguments, run_embed
+    from .evaluation import add_eval_arguments, run_eval
+    from .search import add_search_arguments, run_search
 
     parser = argparse.ArgumentParser(
         prog="transphere",
@@ -163,22 +156,32 @@ def _parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the recipe: --set optim.lr=1e-3; repeatable"
     )
 
-    evaluate = command(commands, "eval", _eval, "measure a run's best checkpoint: retrieval in every direction")
+    evaluate = command(commands, "eval", run_eval, "measure a run's best checkpoint: retrieval in every direction")
     plot = command(commands, "plot", _plot, "draw a run: training curves, a map of its embeddings, queries with their answers")
     for made in (evaluate, plot):
         made.add_argument("run", type=Path, metavar="RUN", help="the folder of a run")
         made.add_argument("--split", choices=("train", "val", "test"), default="test", help="which items (default: test)")
         made.add_argument("--data", metavar="MANIFEST", help="the manifest, if it has moved since the run was trained")
-    evaluate.add_argument("--json", action="store_true", help="print everything as JSON instead of a table")
+    add_eval_arguments(evaluate)
 
+    add_embed_arguments(command(commands, "embed", run_embed, "write a run's items as points of the sphere, to a safetensors file"))
+    text = "answer a text, a picture or a sound with items of any modality"
+    example = 'Example: transphere search runs/ismir2024-seed0 --text "a frog" --to image --sheet frog.html'
+    add_search_arguments(command(commands, "search", run_search, text, example))
+
+    experiment_command.add_arguments(commands)
     check.add_arguments(commands)
 
-    data = commands.add_parser("data", help="build a corpus, or list the known ones", description="Build a corpus, or list the known ones.")
+    text = "build a corpus, convert a dataset or your own files, look for faults in a manifest"
+    data = commands.add_parser("data", help=text, description=text[0].upper() + text[1:] + ".")
     actions = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
     build = command(actions, "build", _data_build, "download a corpus and write its manifest; a second call finds everything there")
     build.add_argument("name", metavar="NAME", help="the corpus, for example tux or emoji")
     build.add_argument("--language", metavar="XX", help="tux: the language of the spoken captions (default: fr)")
     build.add_argument("--out", type=Path, metavar="DIR", help="where it goes (default: in the cache)")
     build.add_argument("--strict", action="store_true", help="end at the first file that cannot be read, instead of leaving its item out")
-    command(actions, "list", _data_list, "list the corpora that are known")
+    command(actions, "list", _data_list, "list the corpora and the datasets that are known")
+    convert.add_arguments(command(actions, "convert", convert.run, "write the manifest of a dataset, as distributed, or of your own files"))
+    fakes.add_arguments(command(actions, "fake", fakes.run, "write a tiny look-alike of a dataset, to try things on"))
+    audit.add_arguments(command(actions, "audit", audit.run, "look for missing and broken files, leaks between splits, shared content"))
     return parser

@@ -21,11 +21,13 @@ from .errors import UserError, near
 RECIPES = Path(__file__).parent / "recipes"
 OBJECTIVES = (
     "contrastive", "sliced", "harnessed", "mc-infonce", "pcmc", "pcmr", "triplet", "entropic-contrastive", "pcme", "mpc",
-    "learning-to-match",
+    "learning-to-match", "mmcosine", "softmax",
 )  # fmt: skip
 OPTIMISERS, SCHEDULES, PRECISIONS = ("adamw", "adam", "sgd"), ("constant", "cosine", "step"), ("fp32", "bf16")
+HEADS = ("vmf", "natural", "linear", "residual")
 
-WITHOUT_EFFECT = (("data", "manifest"), ("run", "save_every"), ("run", "tensorboard"), ("run", "timeout"))  # on any result
+# on any result
+WITHOUT_EFFECT = (("data", "manifest"), ("data", "workers"), ("run", "save_every"), ("run", "tensorboard"), ("run", "timeout"))
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,36 @@ class Data:
     split_seed: int | None = None  # None keeps the manifest's own splits; a number assigns the groups anew
     modalities: list[str] = field(default_factory=list)  # empty: all that the manifest has
     encoders: dict[str, str] = field(default_factory=dict)  # modality -> frozen encoder; modalities given as vectors need none
+    split_by: str = "group"  # with split_seed: "group", or "item", which leaks and shows by how much
+    noise: dict[str, float] = field(default_factory=dict)  # modality -> share of training items that get another one's
+    missing: dict[str, float] = field(default_factory=dict)  # modality -> share of training items that lose it
+    workers: int | None = None  # processes that read files for encoders that are trained; None: one a core, at most 16
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """An encoder that is trained with the model; docs/encoders.md lists them. In a recipe its name alone stands for all the defaults."""
+
+    name: str
+    pretrained: str | None = None  # a published model, by name or local folder; PANN: the checkpoint's file. None: random weights
+    size: str = "full"  # or "tiny": the same anatomy at a width for tests; random weights only
+    freeze: int = 0  # layers from the input on that stay as they are: 0 none, -1 the whole encoder
+    lr: float | None = None  # None: optim.lr
+    checkpoint: bool = False  # compute activations again in the backward pass, for less memory
+    augment: list[str] = field(default_factory=list)  # sound: crop, mask; pictures: crop, flip, erase; text: drop, eda
+    dropout: float | None = None  # None: as published
+    seconds: float | None = None  # of sound
+    template: str | None = None  # of captions, from the item's meta: '"{title}" is a song by "{artist}"'
+    width: int | None = None  # of mlp and embedding
+    classes: int | None = None  # of embedding
 
 
 @dataclass(frozen=True)
 class Model:
-    """The head of every modality: features -> von Mises-Fisher on the unit sphere of R^dim."""
+    """The encoder and the head of every modality: features -> von Mises-Fisher on the unit sphere of R^dim, or a point of R^dim."""
 
+    encoders: dict[str, Encoder] = field(default_factory=dict)  # modality -> encoder that is trained; the others have frozen features
+    head: str = "vmf"  # or linear, residual: points
     dim: int = 512
     hidden: int = 0  # width of the head's hidden layer; 0: none, the head is linear
     dropout: float = 0.5
@@ -50,7 +76,8 @@ class Model:
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised, and its arguments: those of the class in transphere.losses that `model.LOSSES` names.
+    """What is minimised, and its arguments: those of the class in transphere.losses that `model.LOSSES` names; mmcosine and softmax
+    classify by the manifest's labels (`classification`).
 
     contrastive: L_C (eq. 10); sliced: L_S (eq. 12); harnessed: L_C + weight L_S (eq. 13) of ISMIR 2024, which recipes compare, so that an
     objective ignores those of the first four that it does not take. The others are None for the loss's own default, and an error for a
@@ -78,6 +105,9 @@ class Objective:
     uniformity: float | None = None
     penalty: float | None = None
     debias: bool | None = None
+    logit_scale: float | None = None  # s of mmcosine
+    bound: str | None = None
+    probability: float | None = None
 
 
 @dataclass(frozen=True)
@@ -199,7 +229,7 @@ def to_toml(config: Config) -> str:
 
 def _toml(value: object) -> str:
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items() if item is not None) + "}"
     # DEL is the one control character that JSON leaves as it is and TOML forbids.
     return json.dumps(value).replace("\x7f", "\\u007f")
 
@@ -215,8 +245,16 @@ def _override(values: dict[str, object], text: str) -> None:
     keys = typing.get_type_hints(hints[names[0]])
     _known(names[1], keys, f"--set {text}: unknown key", f"{names[0]}.")
     hint = keys[names[1]]
-    if typing.get_origin(hint) is dict and len(names) == 3:
-        hint = str
+    inner = typing.get_args(hint)[1] if typing.get_origin(hint) is dict else None
+    if inner and len(names) == 3:
+        hint = inner
+    elif dataclasses.is_dataclass(inner) and len(names) == 4:  # a key of what lies under a name of the table
+        keys = typing.get_type_hints(inner)
+        _known(names[3], keys, f"--set {text}: unknown key", ".".join(names[:3]) + ".")
+        hint = keys[names[3]]
+        table = values.get(names[0], {}).get(names[1], {})
+        if isinstance(table.get(names[2]), str):
+            table[names[2]] = {"name": table[names[2]]}
     elif len(names) > 2:
         raise UserError(f"--set {text}: {names[0]}.{names[1]} holds a single value, not a table")
     table = values
@@ -225,7 +263,9 @@ def _override(values: dict[str, object], text: str) -> None:
         if not isinstance(table, dict):
             raise UserError(f"--set {text}: the recipe does not hold a table at {name}")
     # The value is checked here rather than with the recipe so that the message names --set.
-    table[names[-1]] = _convert(_parse(raw.strip(), hint), hint, f"--set {text}")
+    parsed = _parse(raw.strip(), hint)
+    converted = _convert(parsed, hint, f"--set {text}")
+    table[names[-1]] = parsed if dataclasses.is_dataclass(hint) else converted
 
 
 def _parse(raw: str, hint: object) -> object:
@@ -255,6 +295,15 @@ def _convert(value: object, hint: object, where: str) -> object:
         return [_convert(item, arguments[0], where) for item in value]
     if origin is tuple and isinstance(value, (list, tuple)) and len(value) == len(arguments):
         return tuple(_convert(item, kind, where) for item, kind in zip(value, arguments, strict=True))
+    if dataclasses.is_dataclass(hint) and isinstance(value, str):  # its name alone
+        return hint(value)
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        keys = typing.get_type_hints(hint)
+        for key in value:
+            _known(key, keys, f"{where}: unknown key")
+        if "name" not in value:
+            raise UserError(f"{where}: expected a name, got {value!r}")
+        return hint(**{key: _convert(item, keys[key], f"{where}.{key}") for key, item in value.items()})
     if origin is dict and isinstance(value, dict):
         return {str(key): _convert(item, arguments[1], where) for key, item in value.items()}
     names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a string"}
@@ -268,6 +317,12 @@ def _check(config: Config) -> None:
     rules = [
         (len(set(data.modalities)) == len(data.modalities), "data.modalities", "each modality once", data.modalities),
         (len(data.modalities) != 1, "data.modalities", "none (all) or at least two", data.modalities),
+        (data.split_by in ("group", "item"), "data.split_by", "group or item", data.split_by),
+        (data.split_by == "group" or data.split_seed is not None, "data.split_by", "group without a data.split_seed", data.split_by),
+        *((0 <= rate <= 1, f"data.noise.{name}", "0 <= rate <= 1", rate) for name, rate in data.noise.items()),
+        *((0 <= rate < 1, f"data.missing.{name}", "0 <= rate < 1", rate) for name, rate in data.missing.items()),
+        *(rule for name, encoder in model.encoders.items() for rule in _encoder_rules(f"model.encoders.{name}", encoder)),
+        (data.workers is None or 0 <= data.workers <= 256, "data.workers", "0 to 256", data.workers),
         (model.dim >= 2, "model.dim", "at least 2", model.dim),
         (model.hidden >= 0, "model.hidden", "0 (none) or more", model.hidden),
         (0 <= model.dropout < 1, "model.dropout", "0 <= dropout < 1", model.dropout),
@@ -298,12 +353,26 @@ def _check(config: Config) -> None:
             raise UserError(f"{key}: expected {expected}, got {value}")
     for key, value, known in (
         ("objective.name", objective.name, OBJECTIVES),
+        ("model.head", model.head, HEADS),
         ("optim.name", optim.name, OPTIMISERS),
         ("optim.schedule", optim.schedule, SCHEDULES),
         ("run.precision", run.precision, PRECISIONS),
     ):
         if value not in known:
             raise UserError(f"{key}: unknown {value!r}; {near(value, known)}")
+
+
+def _encoder_rules(where: str, encoder: Encoder) -> list[tuple[bool, str, str, object]]:
+    return [
+        (encoder.size in ("full", "tiny"), f"{where}.size", "full or tiny", encoder.size),
+        (not encoder.pretrained or encoder.size == "full", f"{where}.size", "full for published weights", encoder.size),
+        (encoder.freeze >= -1, f"{where}.freeze", "-1 (all), 0 (nothing) or a number of layers", encoder.freeze),
+        (encoder.lr is None or 0 < encoder.lr <= 1e6, f"{where}.lr", "0 < lr <= 1e6", encoder.lr),
+        (encoder.dropout is None or 0 <= encoder.dropout < 1, f"{where}.dropout", "0 <= dropout < 1", encoder.dropout),
+        (encoder.seconds is None or 0.1 <= encoder.seconds <= 600, f"{where}.seconds", ".1 to 600", encoder.seconds),
+        (encoder.width is None or encoder.width >= 1, f"{where}.width", "at least 1", encoder.width),
+        (encoder.classes is None or encoder.classes >= 1, f"{where}.classes", "at least 1", encoder.classes),
+    ]
 
 
 def _known(name: str, known: Iterable[str], complaint: str, prefix: str = "") -> None:

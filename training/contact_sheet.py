@@ -1,9 +1,9 @@
-"""Queries with their first answers as one picture: what a score of .2 looks like."""
+"""Queries with their first answers as one picture or page: what a score of .2 looks like."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -11,127 +11,105 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from .batch import Batch
+from .cards import ANSWERS, Card, Row, random_rows
+from .contact_html import html_sheet
 from .data.cache import replacing
-from .data.manifest import Item
-from .evaluator import Direction, Ranking, directions, rank_direction
-from .metrics import rank
-from .report import arrows
-from .seeding import derive
+from .errors import UserError
+from .evaluator import Points
 
-TILE, GAP, MARGIN, LABEL = 188, 14, 28, 200
+TILE, GAP, MARGIN, LABEL, FOOT = 188, 14, 28, 200, 22
+MOST = 10  # answers side by side in a picture; a page wraps
 INK, FAINT, PAPER, CARD = "#20242b", "#7a828e", "#ffffff", "#f4f5f7"
 RIGHT, QUERY = "#2e9e4f", "#3b6fb6"
-ANSWERS = 5
 
 
-@dataclass(frozen=True)
-class Row:
-    """One query and the items that came first."""
-
-    direction: Direction
-    query: Item
-    answers: list[Item]
-    right: list[bool]
-    rank: int  # of the first right answer, from 1
-    recall: float  # share of this direction's queries with a right answer among the first five
-
-
-def contact_sheet(points: dict[tuple[str, ...], torch.Tensor], batch: Batch, root: Path, path: Path, seed: int = 0) -> None:
+def contact_sheet(
+    points: Points, batch: Batch, root: Path, path: Path, seed: int = 0, *, enrich: bool = False, metric: torch.Tensor | None = None
+) -> None:
     """Draw one query of every direction with its first answers, the right ones framed green.
 
-    The queries are drawn at random, not picked. root: the folder to which the items' paths are relative.
+    The queries are drawn at random, not picked. root: the folder to which the items' paths are relative. path: .png or .html.
     """
-    rows = choose(points, batch, seed)
-    wide = MARGIN + LABEL + 2 * (TILE + GAP) + 56 + ANSWERS * (TILE + GAP) - GAP + MARGIN
-    sheet = Image.new("RGB", (wide, 96 + len(rows) * (TILE + GAP) + MARGIN), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    draw.text((MARGIN, 28), "Queries drawn at random, not picked, and their first five answers", INK, _font(26, bold=True))
     legend = (
         f"{len(batch)} items to choose from · green: right (the item itself or one of the same caption), "
         f"with its rank · R@{ANSWERS}: how often a right one is among five"
     )
+    rows = random_rows(points, batch, root, seed, enrich=enrich, metric=metric)
+    draw_sheet(rows, "Queries drawn at random, not picked, and their first five answers", legend, path)
+
+
+def draw_sheet(rows: Sequence[Row], title: str, legend: str, path: Path) -> None:
+    """Write rows as a picture (.png) or as a page with players for its sounds (.html); UserError for another ending."""
+    check_sheet(path)
+    if path.suffix.lower() != ".png":
+        html_sheet(rows, title, legend, path)
+        return
+    left = max(len(row.query) for row in rows) if rows else 1
+    right = min(max((len(row.answers) for row in rows), default=0), MOST)
+    wide = MARGIN + LABEL + left * (TILE + GAP) + 56 + max(right, ANSWERS) * (TILE + GAP) - GAP + MARGIN
+    high = TILE + GAP + FOOT * any(row.captions for row in rows)
+    sheet = Image.new("RGB", (wide, 96 + len(rows) * high + MARGIN), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((MARGIN, 28), title, INK, _font(26, bold=True))
     draw.text((MARGIN, 62), legend, FAINT, _font(18))
     for number, row in enumerate(rows):
-        _draw_row(sheet, row, 96 + number * (TILE + GAP), root)
+        _draw_row(sheet, row, 96 + number * high, left)
     with replacing(path) as temporary:
         sheet.save(temporary, optimize=True)
 
 
-def choose(points: dict[tuple[str, ...], torch.Tensor], batch: Batch, seed: int) -> list[Row]:
-    """One query a direction, at random and each item at most once as long as there are enough."""
-    order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(derive(seed, "contact sheet"))).tolist()
-    used: set[int] = set()
-    rows = []
-    for direction in directions(batch.inputs):
-        ranking = rank_direction(direction, points, batch)
-        if ranking.queries:
-            allowed = set(ranking.queries)
-            query = next((i for i in order if i in allowed and i not in used), ranking.queries[0])
-            used.add(query)
-            rows.append(_row(direction, ranking, query, batch))
-    return rows
+def check_sheet(path: Path) -> None:
+    """UserError for a sheet that is neither a picture nor a page: before the work, not after it."""
+    if path.suffix.lower() not in (".png", ".html", ".htm"):
+        raise UserError(f"--sheet {path}: expected a name that ends in .html or .png")
 
 
-def _row(direction: Direction, ranking: Ranking, query: int, batch: Batch) -> Row:
-    at = ranking.queries.index(query)
-    first = ranking.scores[at].argsort(descending=True, stable=True)[:ANSWERS].tolist()
-    answers = [batch.items[ranking.gallery[j]] for j in first]
-    ranks = rank(ranking.scores, ranking.positives).pessimistic  # (Q,)
-    recall = float((ranks <= ANSWERS).mean())
-    return Row(direction, batch.items[query], answers, ranking.positives[at][first].tolist(), int(ranks[at]), recall)
-
-
-def _draw_row(sheet: Image.Image, row: Row, y: int, root: Path) -> None:
+def _draw_row(sheet: Image.Image, row: Row, y: int, left: int) -> None:
     draw = ImageDraw.Draw(sheet)
-    words = arrows(str(row.direction)).split(" → ")
-    draw.text((MARGIN, y + 30), words[0], INK, _font(21, bold=True))
-    draw.text((MARGIN, y + 60), f"→ {words[1]}", INK, _font(21, bold=True))
-    draw.text((MARGIN, y + 102), f"right: rank {row.rank}", RIGHT if row.rank <= ANSWERS else FAINT, _font(17))
-    draw.text((MARGIN, y + 128), f"R@{ANSWERS}: {100 * row.recall:.0f} %", FAINT, _font(17))
-    x = MARGIN + LABEL + (2 - len(row.direction.query)) * (TILE + GAP)
-    for modality in row.direction.query:
-        _draw_tile(sheet, row.query, modality, (x, y), root, QUERY)
+    asked, _, answered = row.title.partition(" → ")
+    draw.text((MARGIN, y + 30), asked, INK, _font(21, bold=True))
+    draw.text((MARGIN, y + 60), f"→ {answered}", INK, _font(21, bold=True))
+    for number, note in enumerate(row.notes):
+        hit = number == 0 and any(row.right)
+        draw.text((MARGIN, y + 102 + 26 * number), note, RIGHT if hit else FAINT, _font(17))
+    x = MARGIN + LABEL + (left - len(row.query)) * (TILE + GAP)
+    for card in row.query:
+        _draw_tile(sheet, card, (x, y), QUERY)
         x += TILE + GAP
     middle = y + TILE // 2
     draw.line((x + 4, middle, x + 34, middle), FAINT, 4)
     draw.polygon([(x + 30, middle - 9), (x + 44, middle), (x + 30, middle + 9)], FAINT)
     x += 56
-    for item, right in zip(row.answers, row.right, strict=True):
-        _draw_tile(sheet, item, row.direction.target, (x, y), root, RIGHT if right else None)
+    for number, (card, right) in enumerate(zip(row.answers[:MOST], row.right, strict=False)):
+        _draw_tile(sheet, card, (x, y), RIGHT if right else None)
+        if row.captions:
+            draw.text((x + TILE // 2, y + TILE + 3), row.captions[number], FAINT, _font(15), anchor="ma")
         x += TILE + GAP
 
 
-def _draw_tile(sheet: Image.Image, item: Item, modality: str, corner: tuple[int, int], root: Path, frame: str | None) -> None:
+def _draw_tile(sheet: Image.Image, card: Card, corner: tuple[int, int], frame: str | None) -> None:
     draw = ImageDraw.Draw(sheet)
     x, y = corner
     box = (x, y, x + TILE - 1, y + TILE - 1)
     draw.rounded_rectangle(box, 10, CARD)
-    content = item.modalities.get(modality) or {}
-    picture = _picture(root / content["path"]) if modality == "image" and "path" in content else None
+    picture = _picture(card.path) if card.is_picture else None
     if picture is not None:
         draw.rounded_rectangle(box, 10, _ground(picture))
         sheet.paste(picture, (x + (TILE - picture.width) // 2, y + (TILE - picture.height) // 2))
-    elif modality == "speech":
+    elif card.is_sound:
         _draw_speaker(draw, x + TILE // 2, y + 38)
-        _draw_text(draw, said(item), (x + 14, y + 70, x + TILE - 14, y + TILE - 12))
+        _draw_text(draw, card.text, (x + 14, y + 70, x + TILE - 14, y + TILE - 12))
     else:
-        text = content["texts"][0] if "texts" in content else item.caption or item.id
-        _draw_text(draw, text, (x + 14, y + 12, x + TILE - 14, y + TILE - 12))
+        _draw_text(draw, card.text, (x + 14, y + 12, x + TILE - 14, y + TILE - 12))
     draw.rounded_rectangle(box, 10, outline=frame or "#d9dce1", width=6 if frame else 1)
 
 
-def said(item: Item) -> str:
-    """What a recording says, in its own language where the manifest knows it."""
-    entry = item.modalities.get("speech") or {}
-    return entry.get("text") or item.caption or item.id
-
-
 def _picture(path: Path) -> Image.Image | None:
-    """The image inside a tile, transparency on the tile's own colour; None for a file that cannot be read (the caption stands in)."""
+    """The image inside a tile, transparency on the tile's own colour; None for a file that cannot be read (the words stand in)."""
     try:
         with Image.open(path) as file:
             image = file.convert("RGBA")
-    except OSError:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
     scale = min((TILE - 20) / image.width, (TILE - 20) / image.height, 3.0)
     image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS)

@@ -6,19 +6,10 @@ once, after that. How the recipes' numbers were chosen is said in the recipes.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-
-import torch
-from tqdm import tqdm
 
 from . import checkpoint
 from . import config as configuration
@@ -31,7 +22,8 @@ from .demo_table import demo_report, demo_table
 from .errors import SourceUnavailable, UserError
 from .evaluator import embed
 from .plots import curves, embedding_map, read_history
-from .run import Run, environment, fit, open_run, run_digest
+from .pool import Job, job, read_test, run_all
+from .run import Run, environment, open_run
 from .seeding import derive
 
 SEEDS = (0, 1, 2)
@@ -54,8 +46,9 @@ def demo(out: Path, corpus: str = "auto", seeds: Sequence[int] = SEEDS, changes:
     arms = _arms(manifest, list(changes))
     for config in arms.values():  # all features once, before several processes want them
         load_features(manifest, config.data)
-    done = _run_all(arms, manifest, out, seeds, workers)
-    tested = {name: [_tested(path) for path in paths] for name, paths in done.items()}
+    paths = run_all(_jobs(arms, out, seeds), workers)
+    done = {name: paths[i * len(seeds) : (i + 1) * len(seeds)] for i, name in enumerate(arms)}
+    tested = {name: [read_test(path) for path in paths] for name, paths in done.items()}
     report = {**demo_report(tested, list(seeds)), "corpus": _about(manifest, note), "environment": environment()}
     table = demo_table(report)
     checkpoint.write(out / "table.md", table + "\n")
@@ -98,68 +91,10 @@ def _arms(manifest: Manifest, changes: list[str]) -> dict[str, Config]:
     return {name: config.replace(data={"manifest": str(manifest.path)}) for name, config in arms.items()}
 
 
-def _run_all(arms: dict[str, Config], manifest: Manifest, out: Path, seeds: Sequence[int], workers: int) -> dict[str, list[Path]]:
-    """arm -> the folders of its finished runs, one a seed."""
-    jobs = [(name, config, manifest, out, seed) for name, config in arms.items() for seed in seeds]
-    if workers < 2:
-        paths = [_run(*job) for job in jobs]
-    else:
-        context = multiprocessing.get_context("spawn")
-        rows = context.Queue()
-        for row in range(workers):
-            rows.put(row)
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(rows,)) as pool:
-            try:
-                paths = [future.result() for future in [pool.submit(_run, *job) for job in jobs]]
-            except BrokenProcessPool:
-                raise UserError("a training process was killed (out of memory?); the same command goes on from what is finished") from None
-            except BaseException:  # an error or an interrupt: what has not begun need not begin
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    return {name: paths[i * len(seeds) : (i + 1) * len(seeds)] for i, name in enumerate(arms)}
-
-
-_row = 0  # of this process's progress bar
-
-
-def _begin_worker(rows: multiprocessing.Queue) -> None:
-    # Several small runs share the cores better than the threads of one, which wait for each other at every step.
-    global _row
-    torch.set_num_threads(1)
-    _row = rows.get()
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # at once, and without a traceback: every file is written atomically
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    """Leave when the process that began this one is gone, however it went."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
-def _run(name: str, config: Config, manifest: Manifest, out: Path, seed: int) -> Path:
-    """The folder of one finished and tested run; its name carries a digest: a run of another recipe or corpus gets its own."""
-    config = config.replace(data={"split_seed": seed}, run={"seed": seed})
-    word = {BASELINE: "baseline", SLICED: "sliced", CONTROL: "duration"}[name]
-    path = out / "runs" / f"{word}-seed{seed}-{run_digest(config, manifest.resplit(seed))[:8]}"
-    done = fit(config, path, resume=True, row=_row)
-    tqdm.write(
-        f"{name}, seed {seed}: best epoch {done['best_epoch']} of {done['epochs']}, "
-        f"validation MRR {done['val_mrr']:.3f}, {done['seconds']:.0f} s",
-        file=sys.stderr,
-    )
-    _tested(path)
-    return path
-
-
-def _tested(path: Path) -> dict:
-    """The run's test evaluation, made once and then read."""
-    digest = (checkpoint.read_json(path / "run.json") or {}).get("digest")
-    report = checkpoint.read_json(path / "test.json")
-    if report and report["run"]["digest"] == digest:
-        return report
-    return open_run(path).evaluate("test", progress=False)
+def _jobs(arms: dict[str, Config], out: Path, seeds: Sequence[int]) -> list[Job]:
+    """Arm by arm, a run for each seed."""
+    word = {BASELINE: "baseline", SLICED: "sliced", CONTROL: "duration"}
+    return [job(name, word[name], out / "runs", config, seed) for name, config in arms.items() for seed in seeds]
 
 
 def _draw(runs: dict[str, list[Path]], out: Path) -> list[Path]:

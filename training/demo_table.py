@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .evaluator import mean_mrr
 from .metrics import KS
-from .report import arrows, markdown, mean_sd, verdict
+from .report import arrows, markdown, percent, plus_minus, summary, verdict
 
 
 def demo_report(tested: dict[str, list[dict]], seeds: list[int]) -> dict:
@@ -13,7 +13,7 @@ def demo_report(tested: dict[str, list[dict]], seeds: list[int]) -> dict:
     Returns, for every arm and direction, the mean, the standard deviation and the values of every metric, and the verdict.
     """
     arms = {
-        name: {direction: _summary([report["directions"][direction] for report in reports]) for direction in reports[0]["directions"]}
+        name: {direction: summary([report["directions"][direction] for report in reports]) for direction in reports[0]["directions"]}
         for name, reports in tested.items()
     }
     baseline, sliced = list(tested.values())[:2]
@@ -37,12 +37,12 @@ def demo_table(report: dict) -> str:
     for direction, first in arms[names[0]].items():
         for name in names:
             m = arms[name][direction]
-            row = [arrows(direction) if name == names[0] else "", name, *(_percent(m[f"R@{k}"]) for k in KS)]
-            row += [f"{m['MRR']['mean']:.3f} ± {m['MRR']['sd']:.3f}", f"{m['median_rank']['mean']:.1f} ± {m['median_rank']['sd']:.1f}"]
+            row = [arrows(direction) if name == names[0] else "", name, *(percent(m[f"R@{k}"]) for k in KS)]
+            row += [plus_minus(m["MRR"]), plus_minus(m["median_rank"], 1)]
             if name == names[0]:
                 chance = " / ".join(f"{100 * first[f'chance_R@{k}']['mean']:.1f}" for k in KS)
                 row += [_range(first["gallery"]["values"]), chance]
-                row += [_percent(control[direction]["R@10"]) if "speech" in direction else "-"] if control else []
+                row += [percent(control[direction]["R@10"]) if "speech" in direction else "-"] if control else []
             else:
                 row += [""] * (len(head) - len(row) + bool(control))
             rows.append(row)
@@ -65,19 +65,6 @@ def _notes(report: dict, control: bool) -> str:
     if about.get("note"):
         lines.append(about["note"])
     return " ".join(lines)
-
-
-def _summary(metrics: list[dict[str, float]]) -> dict[str, dict[str, object]]:
-    summary = {}
-    for key in metrics[0]:
-        values = [m[key] for m in metrics if key in m]
-        mean, sd = mean_sd(values)
-        summary[key] = {"mean": mean, "sd": sd, "values": values}
-    return summary
-
-
-def _percent(metric: dict) -> str:
-    return f"{100 * metric['mean']:.1f} ± {100 * metric['sd']:.1f}"
 
 
 def _range(values: list[float]) -> str:

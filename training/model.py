@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
 
-from transphere import VonMisesFisher, losses
+from transphere import losses
 
 from . import config as configuration
-from .errors import UserError
-from .heads import VonMisesFisherHead
+from .classification import CLASSIFIERS, build_classifier
+from .encoders.networks import build_encoder
+from .encoders.small import Frozen
+from .errors import UserError, near
+from .heads import Embedding, build_head
+
+Inputs = torch.Tensor | dict[str, torch.Tensor]  # (B, d_in) features, or whatever a trained encoder takes
 
 LOSSES = {
     "contrastive": losses.ProbabilisticContrastive,
@@ -27,65 +33,84 @@ LOSSES = {
     "mpc": losses.MPC,
     "learning-to-match": losses.LearningToMatch,
 }
+OBJECTIVE = "objective/"  # begins the names of the objective's own weights in a checkpoint
 SHARED = ("temperature", "n_samples", "n_projections", "weight")  # keys that recipes to be compared have in common
 
 
 class Branch(nn.Module):
-    """One modality: an encoder to features and a head to a distribution."""
+    """One modality: an encoder to features and a head to a distribution, or to a point."""
 
-    def __init__(self, encoder: nn.Module, head: nn.Module) -> None:
+    def __init__(self, encoder: nn.Module, head: nn.Module, lr: float | None = None) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
+        self.lr = lr  # of the encoder; None: that of the run
 
-    def forward(self, x: torch.Tensor) -> VonMisesFisher:
-        features = self.encoder(x)
+    def forward(self, x: Inputs, present: torch.Tensor | None = None) -> Embedding:
+        """The embeddings of B items. present, (B,) bool: an encoder that reads files sees these alone, so that no batch norm takes the
+        blanks of the others into its statistics."""
+        if present is None or getattr(self.encoder, "in_memory", True) or present.all():
+            features = self.encoder(x)
+        else:
+            features = torch.zeros(len(present), self.encoder.d_out, device=present.device)
+            if present.any():
+                own = self.encoder({name: part[present] for name, part in x.items()} if isinstance(x, dict) else x[present])
+                features = features.to(own.dtype).index_copy(0, present.nonzero().flatten(), own)
         with torch.autocast(features.device.type, enabled=False):  # bfloat16 has three digits: too few for kappa and a unit vector
             return self.head(features if features.dtype == torch.float64 else features.float())
-
-
-class Frozen(nn.Module):
-    """The encoder of features that a frozen network has made already: the identity, up to the units of its columns.
-
-    Each column is brought to mean 0 and deviation 1 over the training items, once, before training.
-    """
-
-    def __init__(self, d_in: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(d_in))
-        self.register_buffer("scale", torch.ones(d_in))
-
-    def fit(self, x: torch.Tensor) -> None:
-        """Take mean and deviation of x, (n, d_in); a column that does not vary keeps its unit."""
-        self.mean.copy_(x.mean(0))
-        deviation = x.std(0, correction=0)  # (d_in,)
-        self.scale.copy_(torch.where(deviation > 1e-6 * (1 + x.abs().amax(0)), deviation, 1.0))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return (x - self.mean) / self.scale
 
 
 class Model(nn.ModuleDict):
     """{modality: Branch}."""
 
-    def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, VonMisesFisher]:
-        """modality -> (B, d_in) in, modality -> VonMisesFisher of batch shape (B,) out."""
-        return {name: self[name](x) for name, x in inputs.items()}
+    def forward(self, inputs: dict[str, Inputs], present: dict[str, torch.Tensor] | None = None) -> dict[str, Embedding]:
+        """modality -> what its encoder takes in; modality -> VonMisesFisher of batch shape (B,), or points (B, dim), out."""
+        return {name: self[name](x, present and present[name]) for name, x in inputs.items()}
+
+    @torch.no_grad()
+    def fit_features(self, inputs: dict[str, Inputs], present: dict[str, torch.Tensor]) -> None:
+        """Show the training items that are in memory to the encoders that take their units from them."""
+        for name, branch in self.items():
+            if hasattr(branch.encoder, "fit") and present[name].any():
+                branch.encoder.fit(inputs[name][present[name]])
 
 
 def build_model(config: configuration.Model, dims: dict[str, int]) -> Model:
-    """A model over frozen features of `dims`: modality -> d_in."""
-    branches = {
-        name: Branch(Frozen(d), VonMisesFisherHead(d, config.dim, config.hidden, config.dropout, config.kappa)) for name, d in dims.items()
-    }
+    """A model over the modalities of `dims`: modality -> the width of its features or vectors in memory, 0 where its files are read."""
+    unknown = [name for name in config.encoders if name not in dims]
+    if unknown:
+        raise UserError(f"model.encoders: {unknown[0]!r} is not a modality that is used; {near(unknown[0], dims)}")
+    branches = {}
+    for name, d in dims.items():
+        chosen = config.encoders.get(name)
+        encoder = Frozen(d) if chosen is None else build_encoder(chosen, d or None)
+        branches[name] = Branch(encoder, build_head(config, getattr(encoder, "d_out", d)), chosen.lr if chosen else None)
     try:
         return Model(branches)
     except KeyError as error:  # torch.nn does not take every name: no dot, none of its own attributes
         raise UserError(f"a modality cannot have this name: {error.args[0]}") from None
 
 
-def build_objective(config: configuration.Objective, dim: int) -> nn.Module:
-    """The loss that the configuration names, over embeddings of dimension `dim`: loss(embeddings, present, ...) -> (scalar, parts)."""
+def parameter_groups(model: Model, *others: nn.Module, lr: float) -> list[dict]:
+    """The optimiser's groups: what is trained at `lr`, then the encoders with rates of their own; what is frozen is in none."""
+    own = {id(p): branch.lr for branch in model.values() if branch.lr is not None for p in branch.encoder.parameters()}
+    groups: dict[float, list[nn.Parameter]] = {lr: []}
+    for module in (model, *others):
+        for p in module.parameters():
+            if p.requires_grad:
+                groups.setdefault(own.get(id(p), lr), []).append(p)
+    return [{"params": params, "lr": rate} for rate, params in groups.items()]
+
+
+def build_objective(
+    config: configuration.Objective, dim: int, modalities: Iterable[str] = (), classes: Sequence[str] = ()
+) -> nn.Module:
+    """The loss that the configuration names, over embeddings of dimension `dim`: loss(embeddings, present, ...) -> (scalar, parts).
+
+    modalities, classes: for those that classify.
+    """
+    if config.name in CLASSIFIERS:
+        return build_classifier(config, dict.fromkeys(modalities, dim), classes)
     loss = LOSSES[config.name]
     takes = inspect.signature(loss).parameters
     given = {key: value for key, value in dataclasses.asdict(config).items() if key != "name" and value is not None}

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from .config import Optim
 
 
-def build_optimizer(config: Optim, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+def build_optimizer(config: Optim, parameters: Iterable[nn.Parameter] | list[dict]) -> torch.optim.Optimizer:
     """AdamW, Adam (whose weight decay is part of the gradient) or SGD."""
     if config.name == "sgd":
         return torch.optim.SGD(parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)

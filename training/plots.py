@@ -50,7 +50,7 @@ def read_history(run: Path) -> list[dict]:
         raise UserError(f"{path}: cannot be read: {error}") from None
 
 
-def curves(arms: dict[str, list[list[dict]]], path: Path) -> None:
+def curves(arms: dict[str, list[list[dict]]], path: Path, colours: tuple[str, ...] = COLOURS) -> None:
     """Loss parts and validation MRR over the epochs. arms: name -> the histories of its runs (one a seed): thin, their mean thick."""
     parts = list(dict.fromkeys(key for runs in arms.values() for h in runs for key in h[0] if key in ("contrastive", "sliced")))
     titles = {
@@ -60,7 +60,7 @@ def curves(arms: dict[str, list[list[dict]]], path: Path) -> None:
     }
     figure, axes = plt.subplots(1, len(parts) + 1, figsize=(4.2 * (len(parts) + 1), 3.4), layout="constrained", squeeze=False)
     for axis, key in zip(axes[0], [*parts, "val_mrr"], strict=True):
-        for (name, runs), colour in zip(arms.items(), _cycle(COLOURS), strict=False):
+        for (name, runs), colour in zip(arms.items(), _cycle(colours), strict=False):
             series = [{record["epoch"]: record[key] for record in history if key in record} for history in runs]
             series = [values for values in series if values]
             for values in series:
@@ -81,7 +81,7 @@ def curves(arms: dict[str, list[list[dict]]], path: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
     axes[0][-1].legend(frameon=False, fontsize=9, loc="lower right", title="dot: the epoch that was chosen", title_fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def embedding_map(points: dict[tuple[str, ...], torch.Tensor], batch: Batch, path: Path) -> None:
@@ -112,16 +112,17 @@ def embedding_map(points: dict[tuple[str, ...], torch.Tensor], batch: Batch, pat
     axis.set_xticks([])
     axis.set_yticks([])
     axis.spines[:].set_color("#ccc")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _cycle(values: tuple[str, ...]) -> list[str]:
     return list(values) * 8
 
 
-def _save(figure: plt.Figure, path: Path) -> None:
+def save_figure(figure: plt.Figure, path: Path, dpi: int = 130) -> None:
+    """Write a figure, atomically, and close it."""
     try:
         with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=130)
+            figure.savefig(temporary, dpi=dpi)
     finally:
         plt.close(figure)

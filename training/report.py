@@ -51,6 +51,26 @@ def mean_sd(values: Iterable[float]) -> tuple[float, float]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
+def summary(metrics: list[dict[str, float]]) -> dict[str, dict[str, object]]:
+    """Mean, standard deviation and values of every number, over one dictionary a seed."""
+    found = {}
+    for key in metrics[0]:
+        values = [m[key] for m in metrics if key in m]
+        mean, sd = mean_sd(values)
+        found[key] = {"mean": mean, "sd": sd, "values": values}
+    return found
+
+
+def percent(metric: dict) -> str:
+    """12.3 ± 4.5 of a `summary`'s fraction."""
+    return f"{100 * metric['mean']:.1f} ± {100 * metric['sd']:.1f}"
+
+
+def plus_minus(metric: dict, digits: int = 3) -> str:
+    """0.123 ± 0.045 of a `summary`'s number."""
+    return f"{metric['mean']:.{digits}f} ± {metric['sd']:.{digits}f}"
+
+
 # Two-sided 95 % points of Student's t by degrees of freedom.
 _T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
@@ -60,14 +80,25 @@ def verdict(baseline: list[float], sliced: list[float]) -> dict[str, object]:
 
     baseline, sliced: mean MRR over all directions, one number per seed. "Beyond noise" is a two-sided 95 % paired t-test.
     """
-    differences = [b - a for a, b in zip(baseline, sliced, strict=True)]
-    mean, sd = mean_sd(differences)
-    n = len(differences)
+    found = paired(baseline, sliced)
+    mean, sd, n = found["mean"], found["sd"], len(found["differences"])
     numbers = f"mean MRR over the directions changes by {mean:+.4f} ± {sd:.4f} (paired over {n} seed{'s' if n > 1 else ''})"
     if n < 2:
         sentence = f"One seed cannot tell whether L_S helped: {numbers}."
-    elif abs(mean) <= _T95.get(n - 1, 1.96 + 2.7 / (n - 1)) * sd / math.sqrt(n):
+    elif not found["beyond_noise"]:
         sentence = f"Adding L_S made no difference beyond noise here: {numbers}."
     else:
         sentence = f"Adding L_S {'helped' if mean > 0 else 'hurt'} here: {numbers}."
-    return {"differences": differences, "mean": mean, "sd": sd, "sentence": sentence}
+    return {**found, "sentence": sentence}
+
+
+def paired(first: list[float], second: list[float]) -> dict[str, object]:
+    """How much higher the second is, seed by seed: the differences, mean and sd, and whether a two-sided 95 % t-test tells them from 0.
+
+    One seed cannot tell: beyond_noise is None.
+    """
+    differences = [b - a for a, b in zip(first, second, strict=True)]
+    mean, sd = mean_sd(differences)
+    n = len(differences)
+    beyond = None if n < 2 else abs(mean) > _T95.get(n - 1, 1.96 + 2.7 / (n - 1)) * sd / math.sqrt(n)
+    return {"differences": differences, "mean": mean, "sd": sd, "beyond_noise": beyond}

@@ -15,20 +15,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 import transphere
 
 from . import checkpoint
 from . import config as configuration
-from .batch import Batch, encoders_of, load_features
+from .batch import Batch, encoders_of, load_batch
+from .classification import CLASSIFIERS, classification_report
 from .config import Config
+from .data.corruption import corrupt
 from .data.manifest import Manifest
 from .distributed import World, joined, pick_device
 from .encoders import encoder
 from .errors import UserError, near
-from .evaluator import evaluate
-from .model import Model, build_model
-from .seeding import derive
+from .model import OBJECTIVE, Model, build_model, build_objective
 from .trainer import Trainer
 
 
@@ -53,12 +54,12 @@ def _fit(config: Config, out: Path, resume: bool, progress: bool, row: int, worl
     if done:
         return done
     if world.size > 1:  # the features once, before all want them
-        world.agree(lambda: len(load_features(manifest, config.data, progress)))
-    features = load_features(manifest, config.data, progress)
+        world.agree(lambda: len(load_batch(manifest, config, progress)))
+    features = load_batch(manifest, config, progress)
     train, val = features.split("train"), features.split("val")
     trainer = Trainer(config, train, val, out, digest, progress, row, world)
-    dims = {name: x.shape[1] for name, x in features.inputs.items()}
-    facts = {"digest": digest, "manifest": str(manifest.path), "manifest_sha256": manifest.sha256, "dims": dims, **environment()}
+    facts = {"digest": digest, "manifest": str(manifest.path), "manifest_sha256": manifest.sha256, "dims": features.dims, **environment()}
+    facts |= {"classes": trainer.classes} if trainer.classes else {}
     # Only now, when nothing in the configuration can be wrong any more, does the folder become a run.
     if world.rank == 0:
         checkpoint.write_json(out / "run.json", facts)
@@ -78,30 +79,23 @@ class Run:
     model: Model  # in evaluation mode, with the weights of the best epoch
     epoch: int
     manifest: Manifest
+    classifier: nn.Module | None = None  # of a run that classifies
+    metric: torch.Tensor | None = None  # M of a run that learned one, (d, d) or its diagonal (d,): pairs are scored by it
 
     def features(self, split: str, progress: bool = True) -> Batch:
         """The items of a split with their features, on the model's device."""
-        batch = load_features(self.manifest, self.config.data, progress).split(split)
+        batch = load_batch(self.manifest, self.config, progress).split(split)
         return batch.to(next(self.model.parameters()).device)
 
     def evaluate(self, split: str, progress: bool = True) -> dict:
         """Every direction's metrics on a split and the protocol behind them; also written to <split>.json."""
-        run = self.config.run
-        results = evaluate(self.model, self.features(split, progress), run.eval_samples, derive(run.seed, split))
-        if not results:
-            raise UserError(f"no item of the {split} split can ask another: each has one modality only")
-        report = {
-            "split": split,
-            "epoch": self.epoch,
-            "eval_samples": run.eval_samples,
-            "ties": "expected rank",
-            "positives": "the item itself and items of equal caption",
-            "directions": results,
-            "config": asdict(self.config),
-            "run": self.facts,
-        }
-        checkpoint.write_json(self.path / f"{split}.json", report)
-        return report
+        from .evaluation import score_run, write_report
+
+        if self.classifier is not None:
+            report = classification_report(self, split, progress)
+            checkpoint.write_json(self.path / f"{split}.json", report)
+            return report
+        return write_report(score_run(self, split, progress=progress))
 
 
 def open_run(path: Path, data: str | None = None) -> Run:
@@ -122,7 +116,10 @@ def open_run(path: Path, data: str | None = None) -> Run:
     manifest = open_manifest(config.data)
     if manifest.sha256 != facts["manifest_sha256"]:
         raise UserError(f"{manifest.path}: has changed since {path} was trained on it; fit again, or give the old file by --data")
-    return Run(path, config, facts, _load(config, facts["dims"], weights, path), marks["epoch"], manifest)
+    learned = {name: weights.pop(name) for name in list(weights) if name.startswith(OBJECTIVE) and name.split(".")[0] not in facts["dims"]}
+    model = _load(config, facts["dims"], weights, path)
+    classifier = _load_classifier(config, facts, learned, model) if config.objective.name in CLASSIFIERS else None
+    return Run(path, config, facts, model, marks["epoch"], manifest, classifier, learned.get(OBJECTIVE + "M"))
 
 
 def open_manifest(data: configuration.Data) -> Manifest:
@@ -140,13 +137,16 @@ def open_manifest(data: configuration.Data) -> Manifest:
     elif not path.exists() and os.sep not in name and not path.suffix:
         raise UserError(f"data: {name!r} is no file and no corpus; {near(name, CORPORA)}")
     manifest = Manifest.read(path)
-    return manifest if data.split_seed is None else manifest.resplit(data.split_seed)
+    if data.split_seed is not None:
+        manifest = manifest.resplit(data.split_seed, data.split_by)
+    return corrupt(manifest, data.missing, data.noise, data.split_seed or 0) if data.missing or data.noise else manifest
 
 
 def run_digest(config: Config, manifest: Manifest) -> str:
     """What tells runs apart: every value of the configuration, the data, what encodes each modality, the version."""
-    used = encoders_of(manifest, config.data)
-    names = [f"{name}={kind}" + ("" if kind == "vector" else f"-{encoder(kind).version}") for name, kind in sorted(used.items())]
+    used = encoders_of(manifest, config.data, config.model.encoders)
+    plain = ("vector", "trained")
+    names = [f"{name}={kind}" + ("" if kind in plain else f"-{encoder(kind).version}") for name, kind in sorted(used.items())]
     return config.digest(manifest.sha256, *names, transphere.__version__)
 
 
@@ -194,6 +194,12 @@ def _difference(out: Path, config: Config) -> str:
         if there[section][key] != here[section][key]
     ]
     return "; ".join(differing) or "the data or the version of transphere has changed"
+
+
+def _load_classifier(config: Config, facts: dict, learned: dict[str, torch.Tensor], model: Model) -> nn.Module:
+    classifier = build_objective(config.objective, config.model.dim, facts["dims"], facts["classes"])
+    classifier.load_state_dict({name.removeprefix(OBJECTIVE): x for name, x in learned.items()})
+    return classifier.to(next(model.parameters()).device).eval()
 
 
 def _load(config: Config, dims: dict[str, int], weights: dict[str, torch.Tensor], path: Path) -> Model:

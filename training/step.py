@@ -34,8 +34,8 @@ class Unfolded(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, inputs: dict[str, Tensor]) -> dict[str, tuple[Tensor, ...]]:
-        laws = self.model(inputs).items()
+    def forward(self, inputs: dict[str, Tensor], present: dict[str, Tensor]) -> dict[str, tuple[Tensor, ...]]:
+        laws = self.model(inputs, present).items()
         return {name: (law.loc, law.concentration) if isinstance(law, VonMisesFisher) else (law,) for name, law in laws}
 
 
@@ -113,7 +113,8 @@ class Step:
     def _forward(self, call: nn.Module, batch: Batch, first: int, seed: int) -> dict[str, tuple[Tensor, ...]]:
         key_rows(self.model, seed, first, len(batch), self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            return call(batch.to(self.device).inputs)
+            moved = batch.to(self.device)
+            return call(moved.inputs, moved.present)
 
     def _leaf(self, x: Tensor, first: int, total: int) -> Tensor:
         wide = x.detach() if x.dtype == torch.float64 else x.detach().float()

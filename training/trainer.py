@@ -20,11 +20,12 @@ from tqdm import tqdm
 
 from . import checkpoint
 from .batch import Batch, batches
+from .classification import CLASSIFIERS, class_names, evaluate_classes, label_numbers
 from .config import Config
 from .distributed import World, pick_device, synchronised
 from .errors import Stopped, UserError
 from .evaluator import caption_keys, evaluate, mean_mrr
-from .model import build_model, build_objective
+from .model import OBJECTIVE, build_model, build_objective, parameter_groups
 from .optim import build_average, build_optimizer, build_schedule
 from .progress import Board, Sums, progress_bar, status
 from .seeding import derive
@@ -66,22 +67,22 @@ class Trainer:
         if min(sizes) < self.world.size:
             raise UserError(f"optim.batch_size: a batch of {min(sizes)} items cannot be shared by {self.world.size} processes")
         self.steps_per_epoch = len(sizes)
-        dims = {name: x.shape[1] for name, x in train.inputs.items()}
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(derive(config.run.seed, "init"))
-            self.model = build_model(config.model, dims).to(self.device)
-            self.objective = build_objective(config.objective, config.model.dim).to(self.device)
+            self.model = build_model(config.model, train.dims).to(self.device)
+            self.classes = class_names(self.train) if config.objective.name in CLASSIFIERS else []
+            self.objective = build_objective(config.objective, config.model.dim, train.dims, self.classes).to(self.device)
         if config.run.sync_batchnorm:
             self.model = synchronised(self.model, self.world)
-        for name, branch in self.model.items():
-            if self.train.present[name].any():
-                branch.encoder.fit(self.train.inputs[name][self.train.present[name]])
-        self.parameters = [*self.model.parameters(), *self.objective.parameters()]
-        self.optimizer = build_optimizer(config.optim, self.parameters)
+        self.model.fit_features(self.train.inputs, self.train.present)
+        groups = parameter_groups(self.model, self.objective, lr=config.optim.lr)
+        self.parameters = [p for group in groups for p in group["params"]]
+        self.optimizer = build_optimizer(config.optim, groups)
         self.schedule = build_schedule(config.optim, self.optimizer, self.steps_per_epoch)
         self.average = build_average(config.optim, self.model)
         self.takes = inspect.signature(self.objective.forward).parameters
         self.groups = None if config.objective.duplicates is None else caption_keys(self.train).to(self.device)  # (N,)
+        self.labels = label_numbers(self.train, self.classes).to(self.device)  # (N,), of use where there are classes
         self.step, self.epoch, self.seconds = 0, 0, 0.0
         self.batch = 0  # batches of the epoch that are done
         self.sums, self.signals = Sums(), Signals()
@@ -203,6 +204,8 @@ class Trainer:
         keyed = {"seed": noise} if "seed" in self.takes else {}
         if "rows" in self.takes and self.world.size > 1:
             keyed["rows"] = slice(rows.start, rows.stop)
+        if self.classes:
+            keyed["labels"] = self.labels[index]
         loss, parts = self.objective(laws, done.present, *groups, **keyed)
         values = {"loss": float(loss.detach()), **{name: float(value) for name, value in parts.items()}}
         wrong = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
@@ -238,7 +241,13 @@ class Trainer:
         return improved
 
     def _validate(self) -> dict[str, dict[str, float]]:
-        results = evaluate(self._judged(), self.val, self.config.run.eval_samples, derive(self.config.run.seed, "val"))
+        if self.classes:
+            results = evaluate_classes(self._judged(), self.objective, self.val, self.classes, alone=False)
+            if not results:
+                raise UserError("no item of the val split has a label that a training item has")
+            return results
+        M = getattr(self.objective, "M", None)
+        results = evaluate(self._judged(), self.val, self.config.run.eval_samples, derive(self.config.run.seed, "val"), metric=M)
         if not results:
             raise UserError("no item of the val split can ask another: each has one modality only")
         return results
@@ -261,7 +270,8 @@ class Trainer:
             return
         if improved:
             facts = {"digest": self.digest, "epoch": self.epoch, "val_mrr": self.best["mrr"]}
-            checkpoint.save_weights(self.out / "best.safetensors", self._judged().state_dict(), facts)
+            learned = {OBJECTIVE + name: x for name, x in self.objective.state_dict().items()}  # M of m-LTM scores pairs too
+            checkpoint.save_weights(self.out / "best.safetensors", {**self._judged().state_dict(), **learned}, facts)
         lines = "".join(json.dumps(record) + "\n" for record in self.history)
         checkpoint.write(self.out / "metrics.jsonl", lines)
         # Last, since it is what a resumed run believes: whatever it says has been written.

@@ -11,6 +11,7 @@
 #include "cpu/circular_fixed_point.h"
 #include "cpu/scratch.h"
 #include "cpu/sort_columns.h"
+#include "fastmath.h"
 
 namespace transphere {
 
@@ -23,7 +24,7 @@ template <typename T, int W>
 class CircularColumns {
  public:
   explicit CircularColumns(const CircularProblems<T>& problems)
-      : q_(problems), n_(int(q_.n)), m_(int(q_.m)), points_(n_ + m_), rows_(power_of_2(points_)), key_(rows_), level_(points_),
+      : q_(problems), n_(int(q_.n)), m_(int(q_.m)), points_(n_ + m_), pitch_(q_.rises ? 2 * q_.P : q_.P), rows_(power_of_2(points_)), key_(rows_), level_(points_),
         gap_(points_), weight_(q_.u_weights ? points_ : 0), x_(points_) {
     for (int k = points_; k < rows_; ++k) key_[k] = Row{} + std::numeric_limits<int64_t>::max();
     if (q_.u_weights) std::fill_n(weight_.data(), points_, Row{});  // idle columns are computed as well
@@ -56,7 +57,7 @@ class CircularColumns {
     return rows;
   }
 
-  // f(place, row, run): every point of the tile by its place in an array (B, count, P) and in x_ from `first_row` on, a run of neighbours
+  // f(place, row, run): every point of the tile by its place in an array (B, count, pitch_) and in x_ from `first_row` on, a run of neighbours
   // in both at once. Few rows at a time, which stay in the cache until the last column is done.
   template <typename F>
   void for_places(int count, int first_row, F&& f) {
@@ -64,8 +65,8 @@ class CircularColumns {
     for (int begin = 0; begin < count; begin += kBlock)
       for (int64_t column = 0, run, b = first_ / q_.P, p = first_ % q_.P; column < count_; column += run, ++b, p = 0) {
         run = std::min(count_ - column, q_.P - p);
-        int64_t place = (b * count + begin) * q_.P + p;
-        for (int i = begin; i < count && i < begin + kBlock; ++i, place += q_.P) {
+        int64_t place = (b * count + begin) * pitch_ + p;
+        for (int i = begin; i < count && i < begin + kBlock; ++i, place += pitch_) {
           T* row = x_[first_row + i].data() + column;
           if (run == W) f(place, row, std::integral_constant<int, W>());
           else
@@ -79,9 +80,17 @@ class CircularColumns {
     for_places(m_, n_, [v](int64_t place, const T* row, auto run) { std::copy_n(row, run(), v + place); });
   }
 
+  void load_points(const T* from, int count, int first_row) {
+    if (q_.rises)
+      for_places(count, first_row, [from, P = q_.P](int64_t place, T* row, auto run) {
+        for (int l = 0; l < run(); ++l) row[l] = angle_turns(from[place + l], from[place + P + l]);
+      });
+    else for_places(count, first_row, [from](int64_t place, T* row, auto run) { std::copy_n(from + place, run(), row); });
+  }
+
   void load() {
-    for_places(n_, 0, [u = q_.u](int64_t place, T* row, auto run) { std::copy_n(u + place, run(), row); });
-    for_places(m_, n_, [v = q_.v](int64_t place, T* row, auto run) { std::copy_n(v + place, run(), row); });
+    load_points(q_.u, n_, 0);
+    load_points(q_.v, m_, n_);
     const T* x = x_[0].data();
     int64_t* key = reinterpret_cast<int64_t*>(key_.data());
     for (int64_t e = 0; e < int64_t(points_) * W; ++e) {
@@ -160,7 +169,21 @@ class CircularColumns {
     }
     cost = cost * (unit_ / kTurn) + bad_;
     for (int l = 0; l < count_; ++l) q_.cost[first_ + l] = T(cost[l]);
-    write(q_.u_slope, q_.v_slope);
+    if (q_.rises) write_rises();
+    else write(q_.u_slope, q_.v_slope);
+  }
+
+  void write_rises() {
+    const int bytes = (points_ + 7) / 8;
+    for (int i = 0; i < points_; i += 8) {
+      std::array<uint8_t, W> byte = {};
+      for (int j = 0; j < 8 && i + j < points_; ++j)
+        for (int l = 0; l < W; ++l) byte[l] = uint8_t(byte[l] | (x_[i + j][l] > T(0)) << j);
+      for (int64_t l = 0, b = first_ / q_.P, p = first_ % q_.P; l < count_; ++l) {
+        q_.rises[(b * bytes + i / 8) * q_.P + p] = byte[l];
+        if (++p == q_.P) p = 0, ++b;
+      }
+    }
   }
 
   Row distance(int k) const {
@@ -196,7 +219,9 @@ class CircularColumns {
   Row signed_gap(int k) const { return level_[k] > low_ ? gap_[k] : level_[k] < low_ ? -gap_[k] : Row{}; }
 
   const CircularProblems<T>& q_;
-  const int n_, m_, points_, rows_;
+  const int n_, m_, points_;
+  const int64_t pitch_;  // from a point to the next one of its set
+  const int rows_;
   int up_, down_;  // what a point of u and of v adds to the level, in units of 1 / lcm(n, m)
   double unit_;
   int64_t first_ = 0, count_ = 0;

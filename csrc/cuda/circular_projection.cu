@@ -1,20 +1,14 @@
 // One thread a few neighbouring planes of a row, as many as 16 bytes hold where P and the pointers let it, and else one.
 #include "circular_projection.h"
 
-#include <initializer_list>
-
 #include "cuda/launch.cuh"
+#include "cuda/planes.cuh"
 #include "fastmath.h"
 
 namespace transphere {
 namespace {
 
 constexpr int kThreads = 256;
-
-template <typename T, int WIDTH>
-struct alignas(WIDTH * sizeof(T)) Planes {
-  T value[WIDTH];
-};
 
 // P and `total` = R P count WIDTH planes as one.
 template <typename T, int WIDTH>
@@ -49,18 +43,6 @@ __global__ void __launch_bounds__(kThreads)
   grad_xy[at] = gx;
   grad_xy[at + P] = gy;
 }
-
-// f(Planes<T, WIDTH>()) with the widest that fits.
-template <typename T, typename F>
-cudaError_t by_width(int64_t P, std::initializer_list<const T*> arrays, F f) {
-  constexpr int kWidth = 16 / sizeof(T);
-  for (const T* array : arrays)
-    if (P % kWidth || reinterpret_cast<uintptr_t>(array) % 16) return f(Planes<T, 1>());
-  return f(Planes<T, kWidth>());
-}
-
-template <typename V, typename T>
-V* as(T* p) { return reinterpret_cast<V*>(p); }
 
 }  // namespace
 

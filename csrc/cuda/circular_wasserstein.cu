@@ -8,14 +8,15 @@
 // Eight points a thread, because a network's steps within a thread cost two instructions a pair and those between threads two and a shuffle
 // a point: with four lanes for 32 points 3 of its 15 steps need shuffles, with a point a lane all 15 do.
 //
-// Angles pass through memory between circular_projection and here, 8 bytes a point in float32 (one write, one read). A fused kernel would
-// leave 12 of the 20 bytes that follow the projection: 8 to read x and y, 4 to write a slope.
+// COORDINATES: sliced_wasserstein's form. Angles stay in registers and a bit takes the place of a slope: of the 20 bytes a point in float32
+// that follow the projection 8 are left, those of x and y.
 #include "circular_wasserstein.h"
 
 #include "cuda/circular_wasserstein.cuh"
 #include "cuda/circular_wasserstein_large.cuh"
 #include "cuda/lanes.cuh"
 #include "cuda/launch.cuh"
+#include "fastmath.h"
 
 namespace transphere {
 namespace {
@@ -23,8 +24,9 @@ namespace {
 constexpr int64_t kTilePoints = 4096;
 
 // LANES threads for a problem, and as many neighbouring problems as make a block.
-template <typename T, int LANES, bool WEIGHTED>
+template <typename T, int LANES, bool WEIGHTED, bool COORDINATES>
 struct Form {
+  static constexpr bool kCoordinates = COORDINATES;
   static constexpr int kThreads = LANES <= 32 ? 256 : 512, kTile = kThreads / LANES, kSlots = LANES * kKeys;
   // In shared memory a row has a tile's points of one index. The pitch lets the lanes of a warp read a column each without conflicts.
   static constexpr int kPitch = LANES <= 32 ? kTile + 32 / LANES : kTile | 1;
@@ -43,13 +45,14 @@ struct Form {
 template <typename F>
 struct Traffic {
   int n, N, live;  // live: problems of the tile that there are
-  int64_t P, u_base, v_base;
+  int64_t P, pitch, u_base, v_base;  // pitch: from a point to the next one of its set
 
   template <typename T>
   __device__ Traffic(const CircularProblems<T>& q, int64_t first, int64_t problems)
-      : n(int(q.n)), N(int(q.n + q.m)), live(int(problems - first < F::kTile ? problems - first : F::kTile)), P(q.P) {
+      : n(int(q.n)), N(int(q.n + q.m)), live(int(problems - first < F::kTile ? problems - first : F::kTile)), P(q.P),
+        pitch(F::kCoordinates ? 2 * P : P) {
     const int64_t problem = P == 1 ? first : first + int(threadIdx.x) % F::kTile, b = problem / P, p = problem % P;
-    u_base = b * q.n * P + p, v_base = (b * q.m - q.n) * P + p;
+    u_base = b * q.n * pitch + p, v_base = (b * q.m - q.n) * pitch + p;
   }
   // f(whether of u, place in its array, place in the tile) for each of the thread's points.
   template <typename G>
@@ -58,23 +61,24 @@ struct Traffic {
 #pragma unroll
       for (int j = 0; j < kKeys; ++j) {
         const int e = int(threadIdx.x) + j * F::kThreads, column = e / N, i = e % N;
-        if (column < live) f(i < n, (i < n ? u_base + column * n : v_base + column * (N - n)) + i, i * F::kPitch + column);
+        const int row = (i < n ? column * n : column * (N - n)) + i;
+        if (column < live) f(i < n, (i < n ? u_base : v_base) + row * pitch, i * F::kPitch + column);
       }
     } else {
       const int column = int(threadIdx.x) % F::kTile;
 #pragma unroll
       for (int j = 0; j < kKeys; ++j) {
         const int i = int(threadIdx.x) / F::kTile + j * (F::kThreads / F::kTile);
-        if (i < N && column < live) f(i < n, (i < n ? u_base : v_base) + i * P, i * F::kPitch + column);
+        if (i < N && column < live) f(i < n, (i < n ? u_base : v_base) + i * pitch, i * F::kPitch + column);
       }
     }
   }
 };
 
-template <typename T, int LANES, bool WEIGHTED>
-__global__ void __launch_bounds__((Form<T, LANES, WEIGHTED>::kThreads), LANES <= 32 ? 2 : 1)
-    tile_kernel(CircularProblems<T> q, int64_t problems, Units<typename Form<T, LANES, WEIGHTED>::Level> units) {
-  using F = Form<T, LANES, WEIGHTED>;
+template <typename T, int LANES, bool WEIGHTED, bool COORDINATES>
+__global__ void __launch_bounds__((Form<T, LANES, WEIGHTED, COORDINATES>::kThreads), LANES <= 32 ? 2 : 1)
+    tile_kernel(CircularProblems<T> q, int64_t problems, Units<typename Form<T, LANES, WEIGHTED, COORDINATES>::Level> units) {
+  using F = Form<T, LANES, WEIGHTED, COORDINATES>;
   using Key = typename F::Key;
   using Length = typename F::Length;
   using Level = typename F::Level;
@@ -87,7 +91,10 @@ __global__ void __launch_bounds__((Form<T, LANES, WEIGHTED>::kThreads), LANES <=
   const int64_t first = int64_t(blockIdx.x) * F::kTile, problem = first + column;
 
   const Traffic<F> traffic(q, first, problems);
-  traffic.for_each([&](bool of_u, int64_t from, int to) { x[to] = (of_u ? q.u : q.v)[from]; });
+  traffic.for_each([&](bool of_u, int64_t from, int to) {
+    const T* const z = (of_u ? q.u : q.v) + from;
+    x[to] = COORDINATES ? angle_turns(z[0], z[q.P]) : z[0];
+  });
   __syncthreads();
   int bad = 0;
   Key key[kKeys];
@@ -144,6 +151,16 @@ __global__ void __launch_bounds__((Form<T, LANES, WEIGHTED>::kThreads), LANES <=
   total = group_sum<LANES>(total);
   if (lane == 0 && problem < problems) q.cost[problem] = T(double(total) * (units.unit / double(kTurn))) + poison;
   __syncthreads();
+  if constexpr (COORDINATES) {  // a byte a thread: a problem has 8 LANES slots, and a tile 256 / LANES problems
+    const int to = int(threadIdx.x) % F::kTile, byte = int(threadIdx.x) / F::kTile, bytes = (N + 7) / 8;
+    if (to >= traffic.live || byte >= bytes) return;
+    unsigned bits = 0;
+#pragma unroll
+    for (int j = 0; j < 8; ++j)
+      if (8 * byte + j < N && x[(8 * byte + j) * F::kPitch + to] > T(0)) bits |= 1u << j;
+    q.rises[((first + to) / q.P * bytes + byte) * q.P + (first + to) % q.P] = uint8_t(bits);
+    return;
+  }
   traffic.for_each([&](bool of_u, int64_t to, int from) { (of_u ? q.u_slope : q.v_slope)[to] = x[from]; });
 
   if constexpr (WEIGHTED) {
@@ -166,14 +183,14 @@ __global__ void __launch_bounds__((Form<T, LANES, WEIGHTED>::kThreads), LANES <=
   }
 }
 
-template <typename T, int LANES, bool WEIGHTED>
+template <typename T, int LANES, bool WEIGHTED, bool COORDINATES = false>
 cudaError_t solve_in_tiles(const CircularProblems<T>& q, int64_t problems, cudaStream_t stream) {
-  using F = Form<T, LANES, WEIGHTED>;
-  if constexpr (LANES < 512)
-    if (q.n + q.m > F::kSlots) return solve_in_tiles<T, LANES * 2, WEIGHTED>(q, problems, stream);
+  using F = Form<T, LANES, WEIGHTED, COORDINATES>;
+  if constexpr (LANES < (COORDINATES ? 32 : 512))
+    if (q.n + q.m > F::kSlots) return solve_in_tiles<T, LANES * 2, WEIGHTED, COORDINATES>(q, problems, stream);
   using Level = typename F::Level;
   const unsigned blocks = unsigned((problems + F::kTile - 1) / F::kTile);
-  return TS_LAUNCH((tile_kernel<T, LANES, WEIGHTED>), blocks, F::kThreads, F::kShared, stream, q, problems,
+  return TS_LAUNCH((tile_kernel<T, LANES, WEIGHTED, COORDINATES>), blocks, F::kThreads, F::kShared, stream, q, problems,
                    (units<T, Level, WEIGHTED>(q.n, q.m)));
 }
 
@@ -188,6 +205,7 @@ int64_t circular_wasserstein_workspace(int64_t points, int64_t problems) {
 template <typename T>
 cudaError_t circular_wasserstein_cuda(const CircularProblems<T>& q, int64_t problems, void* workspace, cudaStream_t stream) {
   if (problems == 0) return cudaSuccess;
+  if (q.rises) return solve_in_tiles<T, 4, false, true>(q, problems, stream);
   const auto solve = [&](auto weighted) {
     if (q.n + q.m > kTilePoints) return large::solve<T, weighted>(q, problems, workspace, stream);
     return solve_in_tiles<T, 4, weighted>(q, problems, stream);

@@ -2,16 +2,21 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._checks import check_floating, check_min_dim, compute_dtype
-from .._library import op
+from .._library import define, op
+from ..reference.sliced_wasserstein import sliced_wasserstein as _reference
+from ..reference.sliced_wasserstein import sliced_wasserstein_backward as _reference_backward
 from . import circular_projection  # noqa: F401  defines the op
 from .circular_uniform import check_uniform_order, wasserstein_to_uniform
 from .circular_wasserstein import batch_shape, check_order, wasserstein
 from .great_circles import great_circles, orthonormal_frames
+
+MAX_FUSED = 128  # points a set that go from coordinates to distances in one kernel
 
 
 def sliced_wasserstein_sphere(
@@ -65,6 +70,10 @@ def sliced_wasserstein_sphere(
         raise ValueError(f"{name}: y: expected vectors of dimension {x.shape[-1]} as x, got shape {tuple(y.shape)}")
     batch = batch_shape(name, x.shape[:-2], y.shape[:-2])
     frames = _frames(name, n_projections, x, projections, generator, seed)
+    check_max_grad(name, max_grad)
+    if p == 1 and x_weights is y_weights is None and x.shape[-2] == y.shape[-2] and 0 < x.shape[-2] <= MAX_FUSED:
+        u, v = (coordinates(z, frames).expand(*batch, -1, -1) for z in (x, y))               # (..., n, 2P)
+        return fused(u, v, max_grad, backend).mean(-1).to(dtype)
     u, v = (angles(name, z, frames, max_grad, backend) for z in (x, y))                      # (..., n, P), (..., m, P)
     u, v = (t.expand(*batch, *t.shape[-2:]) for t in (u, v))
     return power_mean(wasserstein(name, u, v, x_weights, y_weights, p=p, backend=backend), p).to(dtype)
@@ -108,13 +117,19 @@ def sliced_wasserstein_sphere_pairs(
     if not pairs:
         return sets.new_empty(0, *sets.shape[1:-2])
     frames = _frames(name, n_projections, sets, projections, generator, seed)
-    theta = angles(name, sets, frames, max_grad, backend).unbind()                           # S of (..., n, P)
+    check_max_grad(name, max_grad)
+    one_pass = p == 1 and weights is None and 0 < sets.shape[-2] <= MAX_FUSED
+    projected = coordinates(sets, frames) if one_pass else angles(name, sets, frames, max_grad, backend)
+    projected = projected.unbind()                                                           # S of (..., n, 2P) or (..., n, P)
     w = [None] * S if weights is None else _weights_of_sets(name, weights, sets)
-    # As many pairs at a time as take no more memory than the angles themselves.
+    # As many pairs at a time as take no more memory than the projected points themselves.
     chunk, distances = max(1, S // 2), []
     for start in range(0, len(pairs), chunk):
         ends = list(zip(*pairs[start : start + chunk], strict=True))
-        u, v = (_stack([theta[i] for i in end]) for end in ends)                             # (chunk, ..., n, P)
+        u, v = (_stack([projected[i] for i in end]) for end in ends)                         # (chunk, ..., n, P or 2P)
+        if one_pass:
+            distances.append(fused(u, v, max_grad, backend).mean(-1))
+            continue
         a, b = (None if weights is None else _stack([w[i] for i in end]) for end in ends)
         distances.append(power_mean(wasserstein(name, u, v, a, b, p=p, backend=backend), p))
     return torch.cat(distances).to(dtype)
@@ -182,11 +197,27 @@ def power_mean(distances: Tensor, p: float) -> Tensor:
     return (torch.linalg.vector_norm(distances.double(), p, -1) / distances.shape[-1] ** (1 / p)).to(distances.dtype)
 
 
-def angles(function: str, x: Tensor, frames: Tensor, max_grad: float | None, backend: str | None) -> Tensor:
-    """Angles in turns, (..., n, P), of the points (..., n, d) projected on the planes (d, 2P), first axes first."""
+def check_max_grad(function: str, max_grad: float | None) -> None:
     if max_grad is not None and (isinstance(max_grad, bool) or not isinstance(max_grad, (int, float)) or not max_grad > 0):
         raise ValueError(f"{function}: max_grad: expected a positive number or None, got {max_grad!r}")
-    xy = (x.to(frames.dtype).reshape(-1, x.shape[-1]) @ frames).contiguous()                 # (R, 2P)
+
+
+def coordinates(x: Tensor, frames: Tensor) -> Tensor:
+    """(..., n, 2P): the points (..., n, d) projected on the planes (d, 2P), first axes first."""
+    return (x.to(frames.dtype).reshape(-1, x.shape[-1]) @ frames).reshape(*x.shape[:-1], frames.shape[1])
+
+
+def fused(u: Tensor, v: Tensor, max_grad: float | None, backend: str | None) -> Tensor:
+    """W_1 (..., P) of coordinates u, v (..., n, 2P), n <= MAX_FUSED, with uniform weights."""
+    flat = (z.reshape(-1, *z.shape[-2:]) for z in (u, v))
+    cost, _ = op("sliced_wasserstein", backend, u)(*flat, math.inf if max_grad is None else float(max_grad))
+    return cost.reshape(*u.shape[:-2], u.shape[-1] // 2)
+
+
+def angles(function: str, x: Tensor, frames: Tensor, max_grad: float | None, backend: str | None) -> Tensor:
+    """Angles in turns, (..., n, P), of the points (..., n, d) projected on the planes (d, 2P), first axes first."""
+    check_max_grad(function, max_grad)
+    xy = coordinates(x, frames).reshape(-1, frames.shape[1]).contiguous()                    # (R, 2P)
     theta = op("circular_projection", backend, x)(xy)
     if max_grad is not None and torch.is_grad_enabled():
         fixed, radius = theta.detach(), torch.hypot(*xy.detach().chunk(2, -1))
@@ -215,3 +246,31 @@ def _frames(
             raise ValueError(f"{function}: projections: expected device {like.device}, got {projections.device}")
         frames = orthonormal_frames(projections.detach().to(dtype))
     return frames.permute(1, 2, 0).reshape(d, -1)
+
+
+def _setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+    u, v, ctx.max_grad = inputs
+    ctx.save_for_backward(*output, u, v)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _backward(op: Any, ctx: Any, grad_cost: Tensor, _: Tensor) -> tuple:
+    return *op("sliced_wasserstein_backward")(grad_cost, *ctx.saved_tensors, ctx.max_grad), None
+
+
+define(
+    "sliced_wasserstein_backward(Tensor grad_cost, Tensor cost, Tensor rises, Tensor u, Tensor v, float max_grad)"
+    " -> (Tensor grad_u, Tensor grad_v)",
+    reference=_reference_backward,
+    fake=lambda grad_cost, cost, rises, u, v, max_grad: (u.new_empty(u.shape), v.new_empty(v.shape)),
+)
+define(
+    "sliced_wasserstein(Tensor u, Tensor v, float max_grad) -> (Tensor cost, Tensor rises)",
+    reference=_reference,
+    fake=lambda u, v, max_grad: (
+        u.new_empty(u.shape[0], u.shape[2] // 2),
+        u.new_empty(u.shape[0], (2 * u.shape[1] + 7) // 8, u.shape[2] // 2, dtype=torch.uint8),
+    ),
+    backward=_backward,
+    setup_context=_setup_context,
+)

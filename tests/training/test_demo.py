@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from transphere.training import contact_sheet, demo, plots, report, run
+from transphere.training import cards, contact_sheet, demo, evaluation, plots, report, run
 from transphere.training.batch import Batch, load_features
 from transphere.training.config import Data
 from transphere.training.data.manifest import Item, Manifest
@@ -45,7 +45,7 @@ def test_demo_end_to_end(manifest, quick, tmp_path, capsys, monkeypatch):
     assert stored["arms"]["L_C"]["text->image"]["MRR"]["sd"] == pytest.approx(np.std(values, ddof=1))
     # A second call trains and scores nothing.
     monkeypatch.setattr(run.Trainer, "fit", lambda self: pytest.fail("trained again"))
-    monkeypatch.setattr(run, "evaluate", lambda *_: pytest.fail("looked at the test items again"))
+    monkeypatch.setattr(evaluation, "score_run", lambda *_, **__: pytest.fail("looked at the test items again"))
     assert demo.demo(out, str(manifest), seeds=(0, 1), changes=quick)["arms"] == made["arms"]
 
 
@@ -167,20 +167,20 @@ def pictures(tmp_path):
 
 def test_contact_sheet(pictures):
     points, batch, folder = pictures
-    rows = contact_sheet.choose(points, batch, seed=0)
-    assert [str(row.direction) for row in rows][-1] == "text+speech->image" and len(rows) == 9
-    assert len({row.query.id for row in rows}) == 9  # nine items, none twice
+    rows = cards.random_rows(points, batch, folder)
+    assert rows[-1].title == "text + speech → image" and len(rows) == 9
+    assert len({row.query[0].id for row in rows}) == 9  # nine items, none twice
     for row in rows:
-        assert len(row.answers) == 5 and row.right == [answer.id == row.query.id for answer in row.answers]
-        if row.direction.target == "speech":
-            assert all(answer.modalities["speech"] for answer in row.answers)
+        assert len(row.answers) == 5 and row.right == [answer.id == row.query[0].id for answer in row.answers]
+        if row.title.endswith("speech"):
+            assert all(answer.is_sound and answer.id != "5" for answer in row.answers)
     points = {names: points[("image",)] for names in points}  # now every query finds itself
-    assert all(row.right[0] for row in contact_sheet.choose(points, batch, seed=0))
+    assert all(row.right[0] for row in cards.random_rows(points, batch, folder))
     contact_sheet.contact_sheet(points, batch, folder, folder / "sheet.png")
     sheet = np.asarray(Image.open(folder / "sheet.png"))
     green = (sheet == (0x2E, 0x9E, 0x4F)).all(-1).sum()
     assert green > 9 * 4 * 100 * 4
-    assert contact_sheet.said(batch.items[1]) == "un chat" and contact_sheet.said(batch.items[0]) == "caption 0"
+    assert [cards.card(batch.items[k], "speech", folder).text for k in (0, 1)] == ["caption 0", "un chat"]
 
 
 def test_curves_and_maps(pictures, manifest):

@@ -49,7 +49,7 @@ def sources(tmp_path, monkeypatch):
         spoken.append((text, voice))
         return np.arange(2205, dtype=np.int16), 22_050
 
-    monkeypatch.setattr(emoji, "speak", speak)
+    monkeypatch.setattr(espeak, "speak", speak)
     return drawings, names, spoken
 
 
@@ -85,13 +85,13 @@ def test_resumes_and_keeps(sources):
 def test_a_corrupt_drawing_and_an_interrupt(sources, capsys, monkeypatch):
     drawings, _, spoken = sources
     (drawings / "1F427.svg").write_text("<svg")
-    monkeypatch.setattr(emoji, "speak", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(espeak, "speak", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         build()
     assert not list(data.cache_dir().rglob("manifest.jsonl"))
     with pytest.raises(UserError, match=r"item '1F427': .*1F427.svg: not an SVG that can be drawn.*\(--strict\)"):
         build(strict=True)
-    monkeypatch.setattr(emoji, "speak", lambda *_: (np.ones(100, np.int16), 22_050))
+    monkeypatch.setattr(espeak, "speak", lambda *_: (np.ones(100, np.int16), 22_050))
     assert len(build().items) == 5
     assert "warning: item '1F427' is skipped" in capsys.readouterr().err
 

@@ -6,9 +6,10 @@ import statistics
 import pytest
 import torch
 
-from transphere import frechet_mean, vmf_sample
+from transphere import chordal_mean, frechet_mean, vmf_sample
 from transphere.training import config
 from transphere.training.batch import Batch, load_features
+from transphere.training.classification import CLASSIFIERS
 from transphere.training.data.manifest import Item, Manifest
 from transphere.training.errors import UserError
 from transphere.training.evaluator import Direction, directions, embed, evaluate, mean_mrr, rank_direction, same_caption
@@ -47,8 +48,11 @@ def test_the_nine_directions_of_three_modalities():
         "image+speech->text",
         "text+speech->image",
     ]
-    assert len(directions("ab")) == 2
+    assert len(directions("ab")) == 2 and len(directions("ab", 5)) == 2 and len(directions(NAMES, 1)) == 6
     assert len(directions("abcd")) == 12 + 12
+    every = directions("abcd", 3)
+    assert len(every) == 12 + 12 + 4 and str(every[-1]) == "b+c+d->a" and len(set(every)) == 28
+    assert directions("abcd", 99) == every
 
 
 def test_same_caption_is_a_hit_but_no_caption_is_not():
@@ -58,14 +62,17 @@ def test_same_caption_is_a_hit_but_no_caption_is_not():
     assert torch.equal(same, expected)
 
 
-def brute(model, batch, n_samples, seed):
+def brute(model, batch, n_samples, seed, mean=frechet_mean, enrich=False, size=2, metric=None):
     """MRR of every direction by loops over items, from the definition."""
+    def compared(x, y):
+        return float(x @ y) if metric is None else -float((x - y) @ metric @ (x - y))
+
     model.eval()
     with torch.no_grad():
         laws = {name: model[name](x) for name, x in batch.inputs.items()}
         z = {name: vmf_sample(law.loc, law.concentration, n_samples, seed=derive(seed, "embed", name, 0)) for name, law in laws.items()}
     result = {}
-    for query in [(a,) for a in NAMES] + list(itertools.combinations(NAMES, 2)):
+    for query in [q for k in range(1, size + 1) for q in itertools.combinations(NAMES, k)]:
         for target in NAMES:
             if target in query:
                 continue
@@ -73,9 +80,11 @@ def brute(model, batch, n_samples, seed):
             for i, item in enumerate(batch.items):
                 if not all(batch.present[name][i] for name in query):
                     continue
-                point = frechet_mean(torch.cat([z[name][i] for name in query]))
+                point = mean(torch.cat([z[name][i] for name in query]))
+                others = [target] + [name for name in NAMES if enrich and name not in query and name != target]
+                answer = lambda j: mean(torch.cat([z[name][j] for name in others if batch.present[name][j]]))  # noqa: E731, B023
                 scored = [
-                    (float(point @ frechet_mean(z[target][j])), other.caption == item.caption)
+                    (compared(point, answer(j)), other.caption == item.caption)
                     for j, other in enumerate(batch.items)
                     if batch.present[target][j]
                 ]
@@ -87,13 +96,17 @@ def brute(model, batch, n_samples, seed):
 
 
 @pytest.mark.parametrize("missing", [False, True])
-def test_evaluate_against_loops(missing):
+@pytest.mark.parametrize("options", [{}, {"mean": "chordal"}, {"enrich": True}, {"metric": True}, {"enrich": True, "mean": "chordal"}])
+def test_evaluate_against_loops(missing, options):
     captions = ["cat", "dog", "cat", "bird", "fish", "dog", "hen", "cow"]
     present = {"speech": [True, False, True, True, False, True, False, True], "image": [True] * 6 + [False] * 2} if missing else None
     batch = batch_of(captions, present)
     model = model_for(batch)
-    got = evaluate(model, batch, 4, seed=3)
-    expected = brute(model, batch, 4, seed=3)
+    if "metric" in options:
+        A = torch.randn(8, 8, generator=torch.Generator().manual_seed(5))
+        options = {"metric": A @ A.T}
+    got = evaluate(model, batch, 4, seed=3, **options)
+    expected = brute(model, batch, 4, seed=3, **{**options, "mean": chordal_mean if options.get("mean") == "chordal" else frechet_mean})
     assert set(got) == set(expected)
     for name, value in expected.items():
         assert got[name]["MRR"] == pytest.approx(value), name
@@ -161,8 +174,8 @@ def test_modality_names_that_torch_cannot_take():
 
 
 def test_objectives():
-    assert set(config.OBJECTIVES) == set(LOSSES)
-    for name in config.OBJECTIVES:
+    assert set(config.OBJECTIVES) == set(LOSSES) | set(CLASSIFIERS)
+    for name in LOSSES:
         eps = 0.1 if name == "entropic-contrastive" else None
         objective = build_objective(config.Objective(name=name, n_projections=4, n_samples=3, eps=eps), 8)
         batch = batch_of(["a", "b", "c", "d"], {"speech": [True, True, False, True]})

@@ -97,7 +97,7 @@ def test_bad_row(path, change, message):
         (b'{"id": "a", ', "line 2, column"),
         (b"[1]", "expected a JSON object, got list"),
         (b'{"id": "a\xff"}', "expected UTF-8, got byte 0xff at column 10"),
-        (b'{"id": NaN}', "NaN is not a number"),
+        (b'{"id": "NaN", "x": NaN}', "line 2, column 20: .*NaN is not a number"),
         (b'{"id": "a", "id": "b"}', "field 'id' is given twice"),
         (b"[" * 100_000, "not JSON"),
         (b'{"id": "a"\n,"split": "val"}', "line 2, column"),
@@ -146,3 +146,23 @@ def test_resplit_keeps_groups_together_and_depends_on_the_seed_alone(path):
 def test_unknown_split(path):
     with pytest.raises(UserError, match="got 'valid'"):
         Manifest.write(path, [Item(**ROW)]).split("valid")
+
+
+@pytest.mark.parametrize(
+    ("change", "at"),
+    [
+        ({"split": "dev"}, '"dev"'),
+        ({"id": "0"}, '"0"'),
+        ({"colour": [1, {"a": "b"}]}, "[1, {"),
+        ({"modalities": {"image": {"path": "a"}, "é": {"texts": ["a, b: {", 3]}}}, "3]"),
+        ({"modalities": {"y": None, "x": {"vector": [1, True]}}}, "true"),
+        ({"modalities": {"x": {"vector": [1, 2, 3]}}}, "[1, 2, 3]"),
+        ({"modalities": {"image": {"path": "/etc/passwd"}}}, '"/etc/passwd"'),
+        ({"meta": 4}, "4}"),
+    ],
+)
+def test_the_column_is_that_of_the_value(path, change, at):
+    row = "  " + json.dumps({**ROW, "id": "1", **change}, ensure_ascii=False)
+    path.write_text(rows({}) + row)
+    with pytest.raises(UserError, match=rf"line 2, column {row.index(at) + 1}: "):
+        Manifest.read(path)

@@ -12,7 +12,12 @@ __all__ = ["CORPORA", "Item", "Manifest", "build", "cache_dir"]
 
 CORPORA = {
     "tux": "676 photographs and drawings, English captions, human speech (French, or --language xx); from Debian, 161 MB",
+    "tux-texts": "tux with French and Spanish captions and the category (a vector) as further modalities",
     "emoji": "1,200 drawings, English names, synthetic speech; from PyPI, 42 MB, needs no apt",
+    "emoji-styles": "1,585 emoji in four styles, names in four languages, keywords, synthetic speech; from npm, 163 MB",
+    "openclipart": "3,193 pieces of clip art, English titles, keywords, synthetic speech; from Debian, 25 MB",
+    "art4apps": "585 drawings, names in four languages, synthetic speech; from Debian, 16 MB",
+    "union": "tux, emoji-styles, openclipart and art4apps: 10,794 pictures, English captions, synthetic speech",
 }
 
 
@@ -20,18 +25,23 @@ def build(name: str, out: str | Path | None = None, *, language: str | None = No
     """Builds corpus ``name`` (a key of CORPORA) and returns its manifest's path; what is there already is kept.
 
     ``out`` defaults to ``cache_dir()/corpora/<name>``. ``language`` is that of tux's speech, "fr" by default. ``strict`` makes
-    a corrupt image or sound an error instead of a skipped item. Raises UserError, of it SourceUnavailable when tux cannot be
-    had on this machine.
+    a corrupt image or sound an error instead of a skipped item. Raises UserError, of it SourceUnavailable when a Debian package
+    cannot be had on this machine.
     """
     # the builders need the encoders, which need `packages` of this folder: imported here, not in a circle
     if name == "tux":
         from . import tux
 
         return tux.build(cache_dir(), language or "fr", out, strict, progress)
-    if name == "emoji":
-        from . import emoji
+    if name == "tux-texts":
+        from . import tux
+
+        return tux.build(cache_dir(), language or "fr", out, strict, progress, texts=True)
+    if name in CORPORA:
+        from . import art4apps, emoji, emoji_styles, openclipart, union
 
         if language not in (None, "en"):
-            raise UserError(f"language: corpus 'emoji' speaks 'en' only, got {language!r}")
-        return emoji.build(cache_dir(), out, strict, progress)
+            raise UserError(f"language: corpus {name!r} speaks 'en' only, got {language!r}")
+        corpora = {"emoji": emoji, "emoji-styles": emoji_styles, "openclipart": openclipart, "art4apps": art4apps, "union": union}
+        return corpora[name].build(cache_dir(), out, strict, progress)
     raise UserError(f"corpus: unknown name {name!r}; {near(name, CORPORA)}")

@@ -7,7 +7,6 @@ tones are left out.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import re
 import sys
@@ -15,13 +14,11 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
 
-import soundfile
 from tqdm import tqdm
 
 from ..errors import UserError
 from . import corpus
-from .cache import replacing
-from .espeak import speak
+from .espeak import say, spoken
 from .groups import assign, connected, normalise_caption
 from .manifest import Item, Manifest
 from .packages import fetch
@@ -30,7 +27,6 @@ from .raster import rasterise
 
 _VERSION = "1"  # of what is written for an emoji; another one makes old files be written anew
 MOST = 1200
-VOICES = ("en-us", "en-us+f3", "en-us+m3", "en-us+f1")
 _QUALIFIED = 2  # the status of one complete spelling for each emoji in the names' file
 _SKIN = range(0x1F3FB, 0x1F400)
 _FLAG_PARTS = (range(0x1F1E6, 0x1F200), range(0xE0020, 0xE0080))
@@ -170,12 +166,7 @@ def _draw(folder: Path, emoji: Emoji) -> None:
 
 
 def _say(folder: Path, emoji: Emoji) -> None:
-    if not (folder / _speech(emoji)).exists():
-        samples, rate = speak(emoji.name, _voice(emoji))
-        sound = io.BytesIO()  # not straight to the disk: libsndfile would not say that it is full
-        soundfile.write(sound, samples, rate, format="FLAC")
-        with replacing(folder / _speech(emoji)) as temporary:
-            temporary.write_bytes(sound.getvalue())
+    say(folder / _speech(emoji), emoji.name, emoji.id)
 
 
 def _picture(emoji: Emoji) -> str:
@@ -186,15 +177,11 @@ def _speech(emoji: Emoji) -> str:
     return f"speech/en/{emoji.id}.flac"
 
 
-def _voice(emoji: Emoji) -> str:
-    return VOICES[hashlib.sha256(emoji.id.encode()).digest()[-1] % len(VOICES)]
-
-
 def _item(emoji: Emoji, group: str, split: str) -> Item:
     modalities = {
         "image": {"path": _picture(emoji)},
         "text": {"texts": [emoji.name]},
-        "speech": {"path": _speech(emoji), "language": "en", "synthetic": True, "voice": f"espeak-ng {_voice(emoji)}"},
+        "speech": spoken(_speech(emoji), emoji.id),
     }
     first = int(emoji.id.split("-")[0], 16)
     label = _RANGES[bisect_right(_RANGES, first, key=lambda pair: pair[0]) - 1][1]

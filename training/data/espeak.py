@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import io
 import platform
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+import soundfile
 
 from ..errors import UserError
+from .cache import replacing
 from .packages import fetch
 from .pins import espeak
 
+VOICES = ("en-us", "en-us+f3", "en-us+m3", "en-us+f1")
 _SYNCHRONOUS = 2  # espeak_AUDIO_OUTPUT: samples go to the callback before espeak_Synth returns
 _UTF8 = 1
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
@@ -36,6 +41,26 @@ def speak(text: str, voice: str) -> tuple[np.ndarray, int]:
     if library.espeak_Synth(data, ctypes.c_size_t(len(data)), 0, 0, 0, _UTF8, None, None) != 0 or not chunks:
         raise UserError(f"espeak-ng: could not speak {text!r}")
     return np.concatenate(chunks), rate
+
+
+def say(target: Path, text: str, identity: str) -> None:
+    """Writes `text`, spoken by the voice of `identity`, as FLAC; a file that is there is kept. Not thread-safe."""
+    if not target.exists():
+        samples, rate = speak(text, voice_of(identity))
+        sound = io.BytesIO()  # not straight to the disk: libsndfile would not say that it is full
+        soundfile.write(sound, samples, rate, format="FLAC")
+        with replacing(target) as temporary:
+            temporary.write_bytes(sound.getvalue())
+
+
+def voice_of(identity: str) -> str:
+    """One of VOICES, by the hash of an id."""
+    return VOICES[hashlib.sha256(identity.encode()).digest()[-1] % len(VOICES)]
+
+
+def spoken(path: str, identity: str) -> dict[str, object]:
+    """The manifest's entry of such a file; it says that the speech is synthetic."""
+    return {"path": path, "language": "en", "synthetic": True, "voice": f"espeak-ng {voice_of(identity)}"}
 
 
 @cache

@@ -44,14 +44,14 @@ def connected(keys_of: Mapping[str, Iterable[Hashable]]) -> dict[str, str]:
     return {item: "g" + hashlib.sha256(root(item).encode()).hexdigest()[:10] for item in keys_of}
 
 
-def assign(groups: Sequence[str], seed: int = 0) -> list[str]:
+def assign(groups: Sequence[str], seed: int = 0, shares: Mapping[str, float] = SHARES) -> list[str]:
     """The split of each group by sha256 of "seed:group", so that it depends on nothing else: 70 % train, 10 % val, 20 % test."""
-    return [_split(f"{seed}:{group}") for group in groups]
+    return [_split(f"{seed}:{group}", shares) for group in groups]
 
 
-def _split(key: str) -> str:
+def _split(key: str, shares: Mapping[str, float]) -> str:
     position = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
-    for name, share in SHARES.items():
+    for name, share in shares.items():
         position -= share
         if position < 0:
             return name

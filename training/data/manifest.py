@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -18,6 +19,7 @@ from .groups import SHARES, assign
 _REQUIRED = ("id", "split", "group", "caption", "modalities")
 _KNOWN = (*_REQUIRED, "label", "meta")
 _KINDS = ("path", "texts", "vector")
+_CONSTANT = re.compile(r'"(?:\\.|[^"\\])*"|(NaN|-?Infinity)')  # strings first, so that a "NaN" inside one is passed over
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Item:
 
     ``group`` never straddles a split; items with equal ``caption`` count as each other's hits; ``label`` is a category for
     plots. A modality is None where it is missing, else it has one of ``path``, ``texts`` (list of str) or ``vector`` (list of
-    float) and may carry more keys, such as ``"synthetic": true``.
+    float) and may carry more keys, such as ``"synthetic": true``. Attributes are a ``vector``; a class is ``texts`` with its name,
+    or a ``vector`` such as the mean of its items' attributes.
     """
 
     id: str
@@ -59,8 +62,9 @@ class Manifest:
     def read(cls, path: str | Path) -> Manifest:
         """Reads and checks a manifest.
 
-        Raises UserError that names the file, the line and the field: bad JSON, a missing or unknown field, a wrong type, a
-        duplicate id, vectors of unequal length, no items. Whether the files it names exist is not looked at here.
+        Raises UserError that names the file, the line, the column (in characters) of the offending value and its field: bad JSON,
+        a missing or unknown field, a wrong type, a duplicate id, vectors of unequal length, no items. Whether the files it names
+        exist is not looked at here: `transphere data audit` does.
         """
         path = Path(path).absolute()
         try:
@@ -73,16 +77,20 @@ class Manifest:
             if not line.strip():
                 continue
             where = f"manifest {path}, line {number}"
-            item = _parse(line, where)
-            if item.id in line_of:
-                raise UserError(f"{where}: id {item.id!r} is already used in line {line_of[item.id]}")
-            line_of[item.id] = number
-            for name, entry in item.modalities.items():
-                if entry and "vector" in entry:
-                    length, first = length_of.setdefault(name, (len(entry["vector"]), number))
-                    if length != len(entry["vector"]):
+            try:
+                item = _parse(line, where)
+                if item.id in line_of:
+                    raise _Bad(f"id {item.id!r} is already used in line {line_of[item.id]}", "id")
+                line_of[item.id] = number
+                for name, entry in item.modalities.items():
+                    if entry and "vector" in entry:
                         found = len(entry["vector"])
-                        raise UserError(f"{where}: 'vector' of modality {name!r} has {found} numbers, in line {first} {length}")
+                        length, first = length_of.setdefault(name, (found, number))
+                        if length != found:
+                            message = f"'vector' of modality {name!r} has {found} numbers, in line {first} {length}"
+                            raise _Bad(message, "modalities", name, "vector")
+            except _Bad as error:
+                raise UserError(f"{where}{_column(line.decode(), error.keys)}: {error}") from error
             items.append(item)
         if not items:
             raise UserError(f"manifest {path}: expected one item or more, got an empty file")
@@ -93,15 +101,18 @@ class Manifest:
         """Writes ``items`` in one atomic step and returns the manifest as read back, hence checked."""
         path = Path(path).absolute()
         with replacing(path) as temporary:
-            temporary.write_bytes(_dump(items))
+            temporary.write_bytes(dump(items))
             checked = cls.read(temporary)
         return replace(checked, path=path)
 
-    def resplit(self, seed: int) -> Manifest:
-        """The same items with splits assigned anew by group: 70 % train, 10 % val, 20 % test of the groups."""
-        splits = assign([item.group for item in self.items], seed)
+    def resplit(self, seed: int, by: str = "group") -> Manifest:
+        """The same items with splits assigned anew: 70 % train, 10 % val, 20 % test of the groups, or of the items for by="item".
+
+        Splitting by item leaks: a caption, a picture or a recording may be on both sides. It is there to show how much that is worth.
+        """
+        splits = assign([getattr(item, {"group": "group", "item": "id"}[by]) for item in self.items], seed)
         items = [replace(item, split=split) for item, split in zip(self.items, splits, strict=True)]
-        return Manifest(items, self.path, hashlib.sha256(_dump(items)).hexdigest())
+        return Manifest(items, self.path, hashlib.sha256(dump(items)).hexdigest())
 
     def split(self, name: str) -> list[Item]:
         """The items of split "train", "val" or "test"."""
@@ -116,7 +127,8 @@ class Manifest:
         return f"{len(self.items)} items, {len({item.group for item in self.items})} groups ({splits})"
 
 
-def _dump(items: Sequence[Item]) -> bytes:
+def dump(items: Sequence[Item]) -> bytes:
+    """The bytes of a manifest of these items."""
     rows = []
     for item in items:
         row = asdict(item)
@@ -124,6 +136,14 @@ def _dump(items: Sequence[Item]) -> bytes:
             del row["meta"]
         rows.append(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
     return "".join(rows).encode()
+
+
+class _Bad(Exception):
+    """What is wrong with a row, and the keys that lead to the value; no keys where there is no value to point at."""
+
+    def __init__(self, message: str, *keys: str | int) -> None:
+        super().__init__(message)
+        self.keys = keys
 
 
 def _parse(line: bytes, where: str) -> Item:
@@ -134,53 +154,78 @@ def _parse(line: bytes, where: str) -> Item:
     except json.JSONDecodeError as error:
         raise UserError(f"{where}, column {error.colno}: not JSON: {error.msg}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not JSON that can be used: {error}") from error
+        constant = next((m for m in _CONSTANT.finditer(line.decode()) if m[1] and m[1] in str(error)), None)
+        column = f", column {constant.start() + 1}" if constant else ""
+        raise UserError(f"{where}{column}: not JSON that can be used: {error}") from error
     if not isinstance(row, dict):
-        raise UserError(f"{where}: expected a JSON object, got {type(row).__name__}")
+        raise _Bad(f"expected a JSON object, got {type(row).__name__}")
     unknown = [key for key in row if key not in _KNOWN]
     missing = [key for key in _REQUIRED if key not in row]
     if unknown:
-        raise UserError(f"{where}: unknown field {unknown[0]!r}; {near(unknown[0], _KNOWN)}")
+        raise _Bad(f"unknown field {unknown[0]!r}; {near(unknown[0], _KNOWN)}", unknown[0])
     if missing:
-        raise UserError(f"{where}: field {missing[0]!r} is missing")
+        raise _Bad(f"field {missing[0]!r} is missing")
     for name in ("id", "split", "group", "caption", "label"):
-        _text(row.get(name, ""), f"{where}: field {name!r}", empty=name in ("caption", "label"))
+        _text(row.get(name, ""), f"field {name!r}", name, empty=name in ("caption", "label"))
     if row["split"] not in SHARES:
-        raise UserError(f"{where}: field 'split': expected one of {', '.join(SHARES)}, got {row['split']!r}")
+        raise _Bad(f"field 'split': expected one of {', '.join(SHARES)}, got {row['split']!r}", "split")
     if not isinstance(row.get("meta", {}), dict):
-        raise UserError(f"{where}: field 'meta': expected an object, got {type(row['meta']).__name__}")
+        raise _Bad(f"field 'meta': expected an object, got {type(row['meta']).__name__}", "meta")
     if not isinstance(row["modalities"], dict) or not any(row["modalities"].values()):
-        raise UserError(f"{where}: field 'modalities': expected an object with one modality or more, got {_short(row['modalities'])}")
+        found = _short(row["modalities"])
+        raise _Bad(f"field 'modalities': expected an object with one modality or more, got {found}", "modalities")
     for name, entry in row["modalities"].items():
-        _check_entry(entry, f"{where}: modality {name!r}")
+        _check_entry(entry, f"modality {name!r}", "modalities", name)
     return Item(**row)
 
 
-def _check_entry(entry: Any, where: str) -> None:
+def _check_entry(entry: Any, what: str, *keys: str) -> None:
     if entry is None:
         return
     if not isinstance(entry, dict) or sum(kind in entry for kind in _KINDS) != 1:
-        raise UserError(f"{where}: expected null or an object with one of {', '.join(_KINDS)}, got {_short(entry)}")
+        raise _Bad(f"{what}: expected null or an object with one of {', '.join(_KINDS)}, got {_short(entry)}", *keys)
     if "path" in entry:
-        _text(entry["path"], f"{where}: 'path'")
+        _text(entry["path"], f"{what}: 'path'", *keys, "path")
         if PurePosixPath(entry["path"]).is_absolute():
-            raise UserError(f"{where}: 'path': expected one relative to the manifest's folder, got {entry['path']!r}")
+            raise _Bad(f"{what}: 'path': expected one relative to the manifest's folder, got {entry['path']!r}", *keys, "path")
     elif "texts" in entry:
         if not isinstance(entry["texts"], list) or not entry["texts"]:
-            raise UserError(f"{where}: 'texts': expected a list of one text or more, got {_short(entry['texts'])}")
-        for text in entry["texts"]:
-            _text(text, f"{where}: 'texts'")
+            raise _Bad(f"{what}: 'texts': expected a list of one text or more, got {_short(entry['texts'])}", *keys, "texts")
+        for number, text in enumerate(entry["texts"]):
+            _text(text, f"{what}: 'texts'", *keys, "texts", number)
     else:
         vector = entry["vector"]
-        if not isinstance(vector, list) or not vector or not all(type(v) in (int, float) and math.isfinite(v) for v in vector):
-            raise UserError(f"{where}: 'vector': expected a list of finite numbers, got {_short(vector)}")
+        numbers = vector if isinstance(vector, list) else []
+        bad = [at for at, v in enumerate(numbers) if type(v) not in (int, float) or not math.isfinite(v)]
+        if not numbers or bad:
+            raise _Bad(f"{what}: 'vector': expected a list of finite numbers, got {_short(vector)}", *keys, "vector", *bad[:1])
 
 
-def _text(value: Any, where: str, empty: bool = False) -> None:
+def _text(value: Any, what: str, *keys: str | int, empty: bool = False) -> None:
     if not isinstance(value, str) or not (empty or value.strip()):
-        raise UserError(f"{where}: expected a text that is not empty, got {_short(value)}")
+        raise _Bad(f"{what}: expected a text that is not empty, got {_short(value)}", *keys)
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
-        raise UserError(f"{where}: holds a character that no file name or tokenizer can take (NUL or half of a surrogate pair)")
+        raise _Bad(f"{what}: holds a character that no file name or tokenizer can take (NUL or half of a surrogate pair)", *keys)
+
+
+def _column(line: str, keys: tuple[str | int, ...]) -> str:
+    """", column N" of the value that the keys lead to in a line of valid JSON; "" without keys."""
+    if not keys:
+        return ""
+    value, gap = json.JSONDecoder().raw_decode, re.compile(r"[\s,:]*")  # what stands between values
+    skip = lambda at: gap.match(line, at).end()  # noqa: E731
+    at = skip(0)
+    for key in keys:
+        inside, at, number = line[at], skip(at + 1), 0
+        while True:
+            name = number
+            if inside == "{":
+                name, at = value(line, at)
+                at = skip(at)
+            if name == key:
+                break
+            at, number = skip(value(line, at)[1]), number + 1
+    return f", column {at + 1}"
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -73,6 +73,70 @@ TUX = Package(
     ("*/stamps/*.png", "*/stamps/*.svg", "*/stamps/*.txt", "*/stamps/*_desc*.ogg", "*/copyright"),
     skip=("*/symbols/*", "*_mirror.*", "*_flip.*"),
 )
+OPENCLIPART = Package(
+    "debian",
+    "openclipart-svg",
+    "1:0.18+dfsg-19",
+    "989712d90d57dfa3230049f553bb43b76c30ee4d4b8c5f6e106e33f7db5cbdc5",
+    24919068,
+    ("*/svg/*.svg", "*/copyright"),
+)
+PYSIOGAME = Package(
+    "debian",
+    "pysiogame",
+    "4.20.01-1",
+    "6b22766dfd8ef3a046c2665fe2598ac8a1ecee3d331bda38accf53de65bc59bf",
+    16287820,
+    ("*/art4apps/*.jpg", "*/a4a_py/*.py", "*/a4a_words.py", "*/copyright"),
+)
+NOTO = Package(
+    "npm",
+    "emoji-datasource-google",
+    "16.0.0",
+    "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",
+    74344091,
+    ("*/img/google/64/*.png", "*/LICENSE"),
+)
+TWEMOJI = Package(
+    "npm",
+    "emoji-datasource-twitter",
+    "16.0.0",
+    "f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877",
+    61683754,
+    ("*/img/twitter/64/*.png", "*/LICENSE"),
+)
+OPENMOJI_COLOUR = Package(
+    "npm",
+    "openmoji",
+    "17.0.0",
+    "55ee7d13485dec86e9f38c1f3a645a13382d33ff97c0cd845ee824b0aef45e68",
+    4339458,
+    ("*/color/svg/*.svg",),
+)
+FLUENT = Package(
+    "npm",
+    "@lobehub/fluent-emoji-3d",
+    "1.1.0",
+    "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58",
+    15792027,
+    ("*/assets/*.webp",),
+)
+EMOJI_NAMES = Package(
+    "npm",
+    "unicode-emoji-json",
+    "0.9.0",
+    "ae7efacb55533385bf8767d613dbd36c71226669759d95919a6e9059f5e4c401",
+    71855,
+    ("*/data-by-emoji.json",),
+)
+CLDR = Package(
+    "npm",
+    "cldr-annotations-full",
+    "48.2.0",
+    "28576e51225deb51e3ddd734b0f824a0079682cb5d8c27faa9f68149317a14d1",
+    6537823,
+    ("*/annotations/??/annotations.json", "*/LICENSE"),
+)
 _ESPEAK_WHEELS = {  # (system, machine) -> sha256, size
     ("Linux", "x86_64"): ("08721baf27d13d461f6be6eed9a65277e70d68234ff484fd8b9897b222cdcb6d", 10078484),
     ("Linux", "aarch64"): ("d1e798141b46a050cdb75fcf3c17db969bb2c40394f3f4a48910655d547508b9", 10037736),

@@ -10,27 +10,22 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
-
-from ..encoders import encoder
 from ..encoders.audio import read_sound
 from ..errors import UserError, near
 from . import corpus
+from .alike import alike
 from .cache import replacing
-from .features import cached
 from .groups import assign, connected, normalise_caption
 from .manifest import Item, Manifest
 from .packages import fetch
 from .pins import TUX
 from .raster import rasterise
 
+TEXTS = ("fr", "es")
 _VERSION = "2"  # of what is written for a stamp; another one makes old files be written anew
-_SAME_PICTURE = 0.97  # cosine of Lite0 features from which two pictures count as one
 
 
 @dataclass(frozen=True)
@@ -43,14 +38,19 @@ class Stamp:
     speech: dict[str, Path]
 
 
-def build(cache: Path, language: str = "fr", out: Path | None = None, strict: bool = False, progress: bool = True) -> Path:
+def build(
+    cache: Path, language: str = "fr", out: Path | None = None, strict: bool = False, progress: bool = True, texts: bool = False
+) -> Path:
     """Builds the corpus with speech in ``language`` and returns the manifest's path; one that is there and whole is kept.
+
+    ``texts`` adds the captions in TEXTS as modalities text_xx, and the category as one more, "class": a vector with a single 1.
 
     ``out`` defaults to ``cache/corpora/tux`` (``tux-xx`` for languages other than French). An interrupted build goes on where
     it stopped. Raises SourceUnavailable where the Debian package cannot be had, UserError for an unknown language.
     """
-    folder = Path(out) if out else cache / "corpora" / ("tux" if language == "fr" else f"tux-{language}")
-    builder = f"tux {_VERSION} {language} {TUX.sha256}"
+    name = ("tux-texts" if texts else "tux") + ("" if language == "fr" else f"-{language}")
+    folder = Path(out) if out else cache / "corpora" / name
+    builder = f"{'tux-texts' if texts else 'tux'} {_VERSION} {language} {TUX.sha256}"
     if manifest := corpus.built(folder, builder):
         return manifest.path
     stamps = find_stamps(fetch(TUX) / "usr" / "share" / "tuxpaint" / "stamps")
@@ -58,18 +58,20 @@ def build(cache: Path, language: str = "fr", out: Path | None = None, strict: bo
     if language not in spoken:
         raise UserError(f"language: no speech in {language!r}; {near(language, spoken)}")
     with corpus.building(folder, builder):
-        return _build(folder, stamps, language, corpus.Skipped(strict), progress).path
+        return _build(folder, stamps, language, corpus.Skipped(strict), progress, texts).path
 
 
-def _build(folder: Path, stamps: list[Stamp], language: str, skipped: corpus.Skipped, progress: bool) -> Manifest:
+def _build(folder: Path, stamps: list[Stamp], language: str, skipped: corpus.Skipped, progress: bool, texts: bool) -> Manifest:
     stamps = corpus.prepare(stamps, lambda stamp: _write_picture(folder, stamp), "pictures", skipped, progress)
     group_of = leak_free_groups(stamps, [folder / _picture(stamp) for stamp in stamps], progress)
     stamps = [stamp for stamp in stamps if language in stamp.speech]
     stamps = corpus.prepare(stamps, lambda stamp: _copy_speech(folder, stamp, language), "recordings", skipped, progress)
     splits = assign([group_of[stamp.id] for stamp in stamps])
     items = [_item(stamp, language, group_of[stamp.id], split) for stamp, split in zip(stamps, splits, strict=True)]
+    if texts:
+        items = _more(items, {stamp.id: stamp for stamp in stamps})
     about = {
-        "corpus": "tux",
+        "corpus": "tux-texts" if texts else "tux",
         "source": f"Debian {TUX}, sha256 {TUX.sha256}",
         "licence": "GPL-2; see usr/share/doc/tuxpaint-stamps-default/copyright of the package",
         "speech": f"human, language {language}",
@@ -105,11 +107,7 @@ def leak_free_groups(stamps: list[Stamp], pictures: list[Path], progress: bool =
         for language in {"en", *stamp.speech} & set(stamp.captions):
             keys[stamp.id].append(("caption", language, normalise_caption(stamp.captions[language])))
         keys[stamp.id] += [("recording", hashlib.md5(sound.read_bytes()).hexdigest()) for sound in stamp.speech.values()]
-    x_ND = torch.nn.functional.normalize(cached(encoder("efficientnet-lite0"), pictures, progress), dim=-1)
-    # blank pictures are alike without being the same thing
-    drawn_N = torch.tensor([_is_drawn(picture) for picture in pictures], dtype=torch.bool)
-    alike_NN = (x_ND @ x_ND.T > _SAME_PICTURE) & drawn_N[:, None] & drawn_N
-    for i, j in alike_NN.triu(1).nonzero().tolist():
+    for i, j in alike(pictures, progress):
         keys[stamps[i].id].append(("picture", i, j))
         keys[stamps[j].id].append(("picture", i, j))
     return connected(keys)
@@ -151,9 +149,15 @@ def _copy_speech(folder: Path, stamp: Stamp, language: str) -> None:
             shutil.copyfile(source, temporary)
 
 
-def _is_drawn(picture: Path) -> bool:
-    with Image.open(picture) as image:
-        return float(np.asarray(image.convert("L"), np.float32).std()) > 2
+def _more(items: list[Item], stamp_of: dict[str, Stamp]) -> list[Item]:
+    labels = sorted({item.label for item in items})
+    more = []
+    for item in items:
+        captions = stamp_of[item.id].captions
+        texts = {f"text_{code}": {"texts": [captions[code]]} if code in captions else None for code in TEXTS}
+        one_hot = {"vector": [float(label == item.label) for label in labels]}
+        more.append(replace(item, modalities={**item.modalities, **texts, "class": one_hot}))
+    return more
 
 
 def _item(stamp: Stamp, language: str, group: str, split: str) -> Item:

@@ -1,0 +1,32 @@
+"""Pictures that are nearly the same, by the features of a frozen network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..encoders import encoder
+from .features import cached
+
+SAME = 0.97  # cosine of Lite0 features from which two pictures count as one
+_CHUNK = 2048  # rows of the matrix of cosines at a time
+
+
+def alike(pictures: Sequence[Path], progress: bool = True) -> Iterator[tuple[int, int]]:
+    """Places i < j of pictures that count as one. Blank pictures are alike without being the same thing: they are left out."""
+    x_ND = torch.nn.functional.normalize(cached(encoder("efficientnet-lite0"), pictures, progress), dim=-1)
+    drawn_N = torch.tensor([_is_drawn(picture) for picture in pictures], dtype=torch.bool)
+    for start in range(0, len(pictures), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        alike_RN = (x_ND[rows] @ x_ND.T > SAME) & drawn_N[rows, None] & drawn_N
+        for i, j in alike_RN.triu(start + 1).nonzero().tolist():
+            yield start + i, j
+
+
+def _is_drawn(picture: Path) -> bool:
+    with Image.open(picture) as image:
+        return float(np.asarray(image.convert("L"), np.float32).std()) > 2

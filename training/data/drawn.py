@@ -1,0 +1,67 @@
+"""What corpora of captioned drawings without recordings share: pictures to PNG, synthetic speech, leak-free groups, items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import corpus
+from .alike import alike
+from .espeak import say, spoken
+from .groups import assign, connected, normalise_caption
+from .manifest import Item
+from .raster import rasterise
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One picture with its English caption. `spoken_as`: drawings with an equal one share a recording. `texts`: further modalities."""
+
+    id: str
+    caption: str
+    picture: Path
+    label: str
+    spoken_as: str
+    texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    keys: tuple[Any, ...] = ()  # equal keys are never torn apart by a split
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def image(self) -> str:
+        return f"images/{self.id}.png"
+
+    @property
+    def speech(self) -> str:
+        return f"speech/en/{self.spoken_as}.flac"
+
+
+def build_items(folder: Path, drawings: Sequence[Drawing], skipped: corpus.Skipped, progress: bool) -> list[Item]:
+    """Writes every picture and recording below `folder` and returns the items, grouped by caption, keys and nearly equal pictures."""
+    kept = corpus.prepare(drawings, lambda one: _draw(folder, one), "drawings", skipped, progress)
+    kept = corpus.prepare(
+        kept, lambda one: say(folder / one.speech, one.caption, one.spoken_as), "synthetic speech", skipped, progress, threads=1
+    )
+    keys = {one.id: [("caption", normalise_caption(one.caption)), *one.keys] for one in kept}
+    for i, j in alike([folder / one.image for one in kept], progress):
+        keys[kept[i].id].append(("picture", i, j))
+        keys[kept[j].id].append(("picture", i, j))
+    group_of = connected(keys)
+    splits = assign([group_of[one.id] for one in kept])
+    return [_item(one, group_of[one.id], split) for one, split in zip(kept, splits, strict=True)]
+
+
+def _draw(folder: Path, one: Drawing) -> None:
+    if not (folder / one.image).exists():
+        rasterise(one.picture, folder / one.image)
+
+
+def _item(one: Drawing, group: str, split: str) -> Item:
+    modalities = {
+        "image": {"path": one.image},
+        "text": {"texts": [one.caption]},
+        "speech": spoken(one.speech, one.spoken_as),
+        **{name: {"texts": list(texts)} if texts else None for name, texts in one.texts.items()},
+    }
+    return Item(one.id, split, group, normalise_caption(one.caption), modalities, label=one.label, meta=dict(one.meta))
