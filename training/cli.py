@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import check, experiment_command
+from . import bench, check, experiment_command
 from .errors import LostProcess, Stopped, UserError
 
 EXIT_USER, EXIT_NOT_FINITE, EXIT_LOST, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 3, 4, 75, 130
@@ -170,6 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     add_search_arguments(command(commands, "search", run_search, text, example))
 
     experiment_command.add_arguments(commands)
+    bench.add_arguments(commands)
     check.add_arguments(commands)
 
     text = "build a corpus, convert a dataset or your own files, look for faults in a manifest"

@@ -149,6 +149,11 @@ class Hubert(Tower):
         super().__init__(model)
         self.mixture = nn.Parameter(torch.zeros(model.config.num_hidden_layers + 1))
 
+    def freeze(self, count: int) -> None:
+        """As of any encoder; the mixture is trained also over frozen states, as SUPERB does it."""
+        super().freeze(count)
+        self.mixture.requires_grad_(True)
+
     @classmethod
     def pipeline(cls, config: Encoder) -> Wave:
         return Wave(config.seconds or 8.0, check_augment(config, Wave.known))

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..data.manifest import Item
-from ..errors import UserError
-from .eda import eda
+from ..errors import UserError, near
+from .eda import eda, synonyms
 
 DROP = 0.05  # of the metadata, or of the words where there is no template (ISMIR 2024, section 4.1.2)
 
@@ -30,6 +30,15 @@ class Caption:
         self.tokens, self.template, self.augment = tokens, template, augment
         self.fields = [field for _, field, _, _ in string.Formatter().parse(template) if field] if template else []
 
+    def check(self, items: Sequence[Item]) -> None:
+        """A field that no item has is a mistake in the template; one that some lack is left empty there."""
+        if "eda" in self.augment:
+            synonyms()  # once, before there are workers
+        for field in self.fields:
+            if not any(field in _known(item) for item in items):
+                known = {name for item in items for name in _known(item)}
+                raise UserError(f"template: no item has {field!r} in its meta; {near(field, known)}")
+
     def read(self, content: list[str], item: Item, generator: np.random.Generator | None) -> Tensor:
         return self.of_text(self.text(content, item, generator))
 
@@ -37,11 +46,8 @@ class Caption:
         """The text of an item before it becomes tokens."""
         augment = self.augment if generator is not None else frozenset()
         if self.template:
-            known = {"caption": item.caption, "label": item.label, **item.meta}
-            missing = [field for field in self.fields if field not in known]
-            if missing:
-                raise UserError(f"item {item.id!r}: template: no {missing[0]!r} in its meta; it has {', '.join(known)}")
-            kept = {f: "" if "drop" in augment and generator.random() < DROP else str(known[f]) for f in self.fields}
+            known = _known(item)
+            kept = {f: "" if "drop" in augment and generator.random() < DROP else str(known.get(f, "")) for f in self.fields}
             text = self.template.format_map(kept)
         else:
             text = texts[0 if generator is None else int(generator.integers(len(texts)))]
@@ -60,6 +66,10 @@ class Caption:
         lengths = torch.tensor([len(sample) for sample in samples])
         ids = torch.nn.utils.rnn.pad_sequence(list(samples), batch_first=True, padding_value=self.tokens.pad)
         return {"input_ids": ids, "attention_mask": (torch.arange(ids.shape[1]) < lengths[:, None]).long()}
+
+
+def _known(item: Item) -> dict:
+    return {"caption": item.caption, "label": item.label, **item.meta}
 
 
 class Tokens:
