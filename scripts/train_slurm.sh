@@ -15,6 +15,7 @@
 set -u
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export MASTER_ADDR MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000)) WORLD_SIZE=$SLURM_NTASKS OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}
+export TORCH_CPP_LOG_LEVEL=${TORCH_CPP_LOG_LEVEL:-ERROR}
 # One task a GPU, without torchrun between: signals and exit codes pass as they are.
 # shellcheck disable=SC2016  (the variables are those of each task)
 srun --kill-on-bad-exit=0 bash -c \

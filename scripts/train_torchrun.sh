@@ -8,7 +8,7 @@
 # SIGTERM and SIGUSR1 to torchrun reach the processes, which save and leave; it gives them SHUTDOWN seconds.
 set -eu
 export TORCHELASTIC_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${SHUTDOWN:-300}
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-4}
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-4} TORCH_CPP_LOG_LEVEL=${TORCH_CPP_LOG_LEVEL:-ERROR}
 exec "${PYTHON:-python}" -m torch.distributed.run \
     --nnodes "${NNODES:-1}" --nproc-per-node "${NPROC:-gpu}" --rdzv-backend c10d --rdzv-endpoint "${MASTER:-localhost:0}" --rdzv-id transphere \
     -m transphere.training fit "$@" --resume auto

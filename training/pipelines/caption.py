@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -90,9 +91,18 @@ class Tokens:
         if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers 5 makes an empty one where the vocabulary is missing
             raise UserError(f"pretrained: {name}: its tokenizer knows no words; is vocab.txt or tokenizer.json missing?")
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        return cls(lambda text: tokenizer(text, truncation=True, max_length=longest)["input_ids"], pad)
+        return cls(partial(_tokens, tokenizer, longest), pad)
 
     @classmethod
     def of_bytes(cls, first: int, last: int, pad: int, offset: int, longest: int) -> Tokens:
         """UTF-8 bytes as numbers from `offset`: for random weights, which know no vocabulary."""
-        return cls(lambda text: [first, *(offset + byte for byte in text.encode()[: longest - 2]), last], pad)
+        return cls(partial(_bytes, first, last, offset, longest), pad)
+
+
+# Not lambdas: reading processes that are spawned, not forked, get them pickled.
+def _tokens(tokenizer: Callable, longest: int, text: str) -> list[int]:
+    return tokenizer(text, truncation=True, max_length=longest)["input_ids"]
+
+
+def _bytes(first: int, last: int, offset: int, longest: int, text: str) -> list[int]:
+    return [first, *(offset + byte for byte in text.encode()[: longest - 2]), last]
