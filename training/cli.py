@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     except ArithmeticError as error:
         return _fail(f"{error}. The last good checkpoint is kept", EXIT_NOT_FINITE, alike=True)
     except LostProcess as error:
-        return _fail(f"{error}. The last checkpoint is kept: --resume auto", EXIT_LOST)
+        return _fail(f"{error}. --resume auto goes on from the last checkpoint", EXIT_LOST)
     except Stopped as error:
         return _fail(f"{error}; the same command with --resume auto goes on", EXIT_STOPPED, alike=True)
     except KeyboardInterrupt:

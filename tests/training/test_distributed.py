@@ -149,3 +149,33 @@ def test_torchrun_trains_what_one_process_trains(manifest, tiny, tmp_path):
     # Several processes resume what one has begun, and the other way round; and all of them refuse alike.
     refused = torchrun("fit", "ismir2024", "--data", str(manifest), "--out", str(tmp_path / "two"), *sets)
     assert refused.returncode != 0 and refused.stderr.count("transphere: error: --out") == 1
+
+
+RAW = """
+[data]
+workers = 1
+[model]
+dim = 16
+[model.encoders]
+image = {name = "clip-image", size = "tiny", augment = ["crop", "flip"]}
+text = {name = "bert", size = "tiny", augment = ["drop"], lr = 3e-3}
+speech = {name = "pann-resnet38", size = "tiny", seconds = 1.0, augment = ["crop", "mask"]}
+[objective]
+n_samples = 4
+n_projections = 8
+[optim]
+batch_size = 12
+ema = 0.9
+"""
+
+
+@pytest.mark.slow
+def test_encoders_that_are_trained(tmp_path, capsys):
+    """Files read by other processes, augmentation, dropout inside an encoder, BatchNorm, two rates, items without a picture."""
+    assert main(["data", "fake", "flickr8k", str(tmp_path / "data")]) == 0
+    assert main(["data", "convert", "flickr8k", str(tmp_path / "data")]) == 0
+    (tmp_path / "raw.toml").write_text(RAW)
+    words = [str(tmp_path / "raw.toml"), "--data", str(tmp_path / "data" / "manifest.jsonl"), "--set", "run.eval_samples=4"]
+    assert main(["check", "grads", *words, "--nproc", "2"]) == 0
+    assert main(["check", "resume", *words, "--nproc", "1"]) == 0
+    assert main(["check", "resume", *words, "--nproc", "2"]) == 0
