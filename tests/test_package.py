@@ -106,6 +106,7 @@ def test_sdist_and_wheel(tmp_path):
     for part in ("ops/vmf_sample.py", "reference/philox.py", "kernels/vmf_sample.py", "training/cli.py", "py.typed"):
         assert f"transphere/{part}" in inside, part
     assert any(n.startswith("transphere/_C.") for n in inside) and any(n.endswith("recipes/ismir2024.toml") for n in inside)
+    assert any(n.endswith("experiments/harnessed.toml") for n in inside)
     code = "import torch, transphere as t; print(t.__file__); print(t.vmf_sample(torch.eye(3), torch.ones(3), 2, backend='cpu').shape)"
     # -S keeps the editable install's finder out, so that the wheel is what is imported
     paths = os.pathsep.join([str(tmp_path / "site"), *(p for p in sys.path if p.endswith("site-packages"))])
