@@ -37,7 +37,7 @@ def plot_run(run: Run, split: str) -> list[Path]:
     files = [run.path / "curves.png", run.path / f"map-{split}.png", run.path / f"answers-{split}.png"]
     curves({run.path.name: [read_history(run.path)]}, files[0])
     embedding_map(points, batch, files[1])
-    contact_sheet(points, batch, run.manifest.root, files[2])
+    contact_sheet(points, batch, run.manifest.root, files[2], metric=run.metric)
     return files
 
 
