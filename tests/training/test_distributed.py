@@ -22,7 +22,7 @@ from transphere.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 REQUIRED = {"entropic-contrastive": ["objective.eps=0.1"], "pcmc": ["objective.learnable=true"], "pcme": ["objective.uniformity=1.0"]}
-DUPLICATES = {"sliced": None, "learning-to-match": "positive"}
+DUPLICATES = {"sliced": None, "learning-to-match": "positive", "mmcosine": None, "softmax": None}
 
 
 def recipe(manifest, tiny, name, *more):
