@@ -122,6 +122,7 @@ def faulty(tmp_path):
                 image={"path": f"{i}.png"},
                 text={"texts": [texts[i]]},
                 vector={"vector": [0, 0] if i == 7 else [i, 1]},
+                number={"vector": [i % 2]},
             )
             for i in range(8)
         ),
@@ -151,7 +152,10 @@ def test_every_fault_is_found(faulty):
 
 def test_the_level_that_counts_as_silent_is_said(faulty):
     assert len(audit(faulty, silent=-90, progress=False)["warnings"]["silent sounds"]) == 1
-    assert "silent sounds" not in audit(faulty, quick=True, progress=False)["warnings"]
+    quick = audit(faulty, quick=True, progress=False)
+    assert "silent sounds" not in quick["warnings"]
+    assert [case["file"] for case in quick["faults"]["missing or corrupt"]] == ["1.png"]  # one that is cut short is not noticed,
+    assert [case["files"] for case in quick["faults"]["files in several splits"]] == [["7.png"]]  # nor a copy
 
 
 def test_the_command(faulty, capsys):
@@ -212,6 +216,13 @@ def test_files_that_are_not_what_they_say(name, content, reason, tmp_path):
     (tmp_path / "folder.wav").mkdir()
     with pytest.raises(CorruptFile, match="directory"):
         inspect(tmp_path / "folder.wav")
+
+
+def test_colours_of_one_grey_are_not_blank(tmp_path):
+    pixels = np.full((8, 8, 3), (0, 150, 0), np.uint8)
+    pixels[:4] = (180, 34, 122)  # to the eye of a grey scale the same as the green
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert inspect(tmp_path / "a.png").spread > 50
 
 
 def test_streamed_and_padded_sounds_are_whole(tmp_path):

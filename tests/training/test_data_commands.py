@@ -74,3 +74,24 @@ def test_help(command, capsys):
     with pytest.raises(SystemExit):
         main(["data", command, "--help"])
     assert "usage: transphere data" in capsys.readouterr().out
+
+
+RAW = [  # dataset, clips, recipe, modality -> network at test width: what the papers train on these
+    ("audiocaps", 12, "m-ltm", {"audio": "pann-resnet38", "text": "bert"}),
+    ("yt8m-musicvideo", 24, "ismir2024", {"audio": "clap", "image": "clip-image", "text": "clip-text"}),
+    ("flickr8k", 12, "coordination-pcmc", {"image": "clip-image", "text": "clip-text", "speech": "hubert"}),
+    ("cub", 60, "coordination-pcmc", {"image": "clip-image", "text": "clip-text"}),
+    ("crema-d", 36, "mmcosine", {"audio": "resnet18-audio", "image": "resnet18", "class": "bert"}),
+]
+
+
+@pytest.mark.parametrize(("name", "n", "recipe", "networks"), RAW)
+def test_look_alikes_train_from_their_files(name, n, recipe, networks, tmp_path):
+    """Files of a look-alike, some of them broken, through readers and pipelines to a trained model."""
+    validation = ["--val", "0.4"] if name == "crema-d" else []
+    assert main(["data", "fake", name, str(tmp_path / "d"), "--items", str(n)]) == 0
+    assert main(["data", "convert", name, str(tmp_path / "d"), *validation]) == 0
+    settings = [f'model.encoders.{modality}={{name="{network}",size="tiny"}}' for modality, network in networks.items()]
+    settings += ["optim.epochs=1", "optim.batch_size=8", "run.device=cpu", "run.eval_samples=2", "data.workers=0"]
+    sets = [word for text in settings for word in ("--set", text)]
+    assert main(["fit", recipe, "--data", str(tmp_path / "d" / "manifest.jsonl"), "--out", str(tmp_path / "run"), *sets]) == 0

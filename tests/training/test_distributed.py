@@ -55,7 +55,8 @@ def test_gradients_are_those_of_one_process(size, gaps, tiny):
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_gradients_of_every_loss(size, gaps, tiny):
-    made = [recipe(gaps, tiny, name, f"optim.accumulate={k}") for name in config.OBJECTIVES for k in (1, 3)]
+    names = [name for name in config.OBJECTIVES if name not in ("gated", "film")]  # these take two modalities
+    made = [recipe(gaps, tiny, name, f"optim.accumulate={k}") for name in names for k in (1, 3)]
     for one, result in zip(made, check_grads.compare_all(made, size), strict=True):
         assert result.good, (one.objective.name, one.optim.accumulate, result)
 

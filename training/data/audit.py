@@ -20,7 +20,7 @@ from .groups import SHARES, normalise_caption
 from .manifest import Item, Manifest
 
 SILENT = -60.0  # dB of full scale: a recording's room is -40 to -60
-BLANK = 2.0  # grey levels of standard deviation
+BLANK = 2.0  # of 255 levels, the standard deviation of red, green and blue
 EXAMPLES, DIRECTIONS = 5, 12  # how many cases of a finding, and directions, the table shows
 
 
@@ -29,16 +29,16 @@ def audit(manifest: Manifest, silent: float = SILENT, quick: bool = False, progr
 
     ``faults``, which must be put right: files "missing or corrupt", "groups in several splits", "files in several splits" (the same
     bytes). ``warnings``: "captions in several splits", "silent sounds" (root mean square at or below ``silent`` dB of full scale),
-    "blank pictures" (standard deviation of the grey levels below 2), "vectors of zeros", "items of one modality". Both map a finding to
-    the list of its cases. ``modalities``: counts, and seconds of sounds. ``shared``: what several items of a split have in common, and
-    the R@1 that no system can exceed for it (`ceilings`). ``quick`` looks only whether files are there, so that silence and blanks are
-    not seen.
+    "blank pictures" (standard deviation of red, green and blue below 2 of 255 levels), "vectors of zeros", "items of one modality".
+    Both map a finding to the list of its cases. ``modalities``: counts, and seconds of sounds. ``shared``: what several items of a split
+    have in common, and the R@1 that no system can exceed for it (`ceilings`). ``quick`` looks only whether files are there: silence and
+    blanks are not seen, nor that two files hold the same bytes.
     """
     files = _files(manifest)
     facts = dict(inspect_all(manifest.root, list(files), quick, progress))
     bad = {name: result for name, result in facts.items() if isinstance(result, CorruptFile)}
     good = {name: result for name, result in facts.items() if isinstance(result, Facts)}
-    content = _contents(manifest.root, good, progress)
+    content = {name: name for name in good} if quick else _contents(manifest.root, good, progress)
     items = manifest.items
     splits_of = _splits((item.group, item) for item in items)
     bytes_of = _splits((content[name], item) for name, found in files.items() if name in content for item, _ in found)
@@ -64,7 +64,7 @@ def audit(manifest: Manifest, silent: float = SILENT, quick: bool = False, progr
             {"item": item.id, "modality": name}
             for item in items
             for name, entry in item.modalities.items()
-            if entry and "vector" in entry and not any(entry["vector"])
+            if entry and len(entry.get("vector", ())) > 1 and not any(entry["vector"])  # a single 0 is the number of a class
         ],
         "items of one modality": [{"item": item.id} for item in items if sum(entry is not None for entry in item.modalities.values()) < 2],
     }
@@ -153,6 +153,7 @@ def audit_table(report: dict[str, Any]) -> str:
     """The report for people."""
     splits = ", ".join(f"{name} {count}" for name, count in report["splits"].items())
     out = [f"{report['manifest']}", f"{report['items']} items, {report['groups']} groups ({splits})", ""]
+    width = 2 + max((len(name) for name in report["modalities"]), default=0)
     for name, found in report["modalities"].items():
         parts = [f"{found['items']} items"]
         parts += [f"{found[key]} {key}" for key in ("files", "texts") if key in found]
@@ -164,7 +165,7 @@ def audit_table(report: dict[str, Any]) -> str:
             parts.append(f"{hours} in all ({times['least']:.1f} to {times['most']:.1f} s each, median {times['median']:.1f})")
         parts += [f"missing from {found['missing']}"] if found["missing"] else []
         parts += [f"{found['corrupt']} files missing or corrupt"] if found.get("corrupt") else []
-        out.append(f"  {name:12}{', '.join(parts)}")
+        out.append(f"  {name:{width}}{', '.join(parts)}")
     for title, kind in (("must be put right", "faults"), ("worth a look", "warnings")):
         for name, cases in report[kind].items():
             out += ["", f"{title}: {name}: {len(cases)}"]

@@ -35,7 +35,7 @@ class Facts:
 
     seconds: float | None = None  # of a sound
     level: float | None = None  # of a sound mixed to mono: its root mean square in dB of full scale, -inf for digital silence
-    spread: float | None = None  # of a picture: standard deviation of its grey levels, 0 to 127.5
+    spread: float | None = None  # of a picture: the largest of its channels' standard deviations, 0 to 127.5
 
 
 def inspect(path: Path, quick: bool = False) -> Facts:
@@ -65,8 +65,8 @@ def inspect(path: Path, quick: bool = False) -> Facts:
     if ending in PICTURES:
         from ..encoders.image import flatten, open_image
 
-        grey = np.asarray(flatten(open_image(path)).convert("L"), np.float32)
-        return Facts(spread=float(grey.std()))
+        pixels_HW3 = np.asarray(flatten(open_image(path)), np.float32)
+        return Facts(spread=float(pixels_HW3.std((0, 1)).max()))  # not of grey levels: green on violet may have but one of these
     if ending in _CONTAINERS:
         at, magic = _CONTAINERS[ending]
         if head[at : at + len(magic)] != magic:

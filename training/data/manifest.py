@@ -29,7 +29,7 @@ class Item:
     ``group`` never straddles a split; items with equal ``caption`` count as each other's hits; ``label`` is a category for
     plots. A modality is None where it is missing, else it has one of ``path``, ``texts`` (list of str) or ``vector`` (list of
     float) and may carry more keys, such as ``"synthetic": true``. Attributes are a ``vector``; a class is ``texts`` with its name,
-    or a ``vector`` such as the mean of its items' attributes.
+    or a ``vector``: its number from 0, or the mean of its items' attributes.
     """
 
     id: str

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -73,36 +74,42 @@ def _known(item: Item) -> dict:
     return {"caption": item.caption, "label": item.label, **item.meta}
 
 
-class Tokens:
-    """Text to at most `longest` token numbers, the special ones included."""
+class Tokens(Protocol):
+    """Text to token numbers, the special ones included."""
 
-    def __init__(self, encode: Callable[[str], list[int]], pad: int) -> None:
-        self.encode, self.pad = encode, pad
+    pad: int
 
-    @classmethod
-    def pretrained(cls, name: str, longest: int) -> Tokens:
-        """Those of a published tokenizer, by name or local folder."""
+    def encode(self, text: str) -> list[int]: ...
+
+
+class PublishedTokens:
+    """Those of a published tokenizer, by name or local folder, at most `longest`."""
+
+    def __init__(self, name: str, longest: int) -> None:
         from transformers import AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name)
+            self.tokenizer = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError, TypeError) as error:  # the last where transformers 4 finds no vocabulary
             raise UserError(f"pretrained: {name}: no tokenizer that can be read: {str(error).splitlines()[0]}") from None
-        if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers 5 makes an empty one where the vocabulary is missing
+        if len(self.tokenizer) <= len(self.tokenizer.all_special_ids):  # transformers 5 makes an empty one where the vocabulary is missing
             raise UserError(f"pretrained: {name}: its tokenizer knows no words; is vocab.txt or tokenizer.json missing?")
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        return cls(partial(_tokens, tokenizer, longest), pad)
+        self.pad = self.tokenizer.eos_token_id if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
+        self.longest = longest
 
-    @classmethod
-    def of_bytes(cls, first: int, last: int, pad: int, offset: int, longest: int) -> Tokens:
-        """UTF-8 bytes as numbers from `offset`: for random weights, which know no vocabulary."""
-        return cls(partial(_bytes, first, last, offset, longest), pad)
+    def encode(self, text: str) -> list[int]:
+        return self.tokenizer(text, truncation=True, max_length=self.longest)["input_ids"]
 
 
-# Not lambdas: reading processes that are spawned, not forked, get them pickled.
-def _tokens(tokenizer: Callable, longest: int, text: str) -> list[int]:
-    return tokenizer(text, truncation=True, max_length=longest)["input_ids"]
+@dataclass(frozen=True)
+class ByteTokens:
+    """UTF-8 bytes as numbers from `offset`, at most `longest`: for random weights, which know no vocabulary."""
 
+    first: int
+    last: int
+    pad: int
+    offset: int
+    longest: int
 
-def _bytes(first: int, last: int, offset: int, longest: int, text: str) -> list[int]:
-    return [first, *(offset + byte for byte in text.encode()[: longest - 2]), last]
+    def encode(self, text: str) -> list[int]:
+        return [self.first, *(self.offset + byte for byte in text.encode()[: self.longest - 2]), self.last]

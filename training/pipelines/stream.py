@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -49,6 +50,7 @@ def samples_of(
         batch_size=None,
         sampler=index_lists,
         num_workers=workers,
+        multiprocessing_context="fork" if workers and "fork" in multiprocessing.get_all_start_methods() else None,  # else it imports anew
         generator=torch.Generator(),  # it would draw a seed for its workers, which use none, from the global one
         pin_memory=device.type == "cuda",
         worker_init_fn=_quiet if workers else None,
