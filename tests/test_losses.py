@@ -180,3 +180,61 @@ def test_bad_input(unit):
                 module(embeddings, present)
     with pytest.raises(ValueError, match="temperature: expected a number > 0"):
         losses.ProbabilisticContrastive(temperature=0)
+
+
+DRAWING = [
+    losses.ProbabilisticContrastive(n_samples=3),
+    losses.SphericalSliced(5, 3),
+    losses.SphericalSliced(5, 3, debias=True),
+    losses.Harnessed(n_samples=3, n_projections=5),
+    losses.MCInfoNCE(n_samples=3),
+    losses.PCME(n_samples=3, uniformity=1.0),
+    losses.MPC(n_samples=3),
+]
+
+
+@pytest.mark.parametrize("loss", DRAWING, ids=lambda loss: type(loss).__name__)
+def test_a_seed_fixes_the_draws(loss, unit):
+    e = laws(unit)
+    torch.manual_seed(1)
+    first = loss(e, seed=5)[0]
+    state = torch.random.get_rng_state()
+    torch.manual_seed(2)
+    assert torch.equal(first, loss(e, seed=5)[0]) and first != loss(e, seed=6)[0]
+    torch.manual_seed(1)
+    assert torch.equal(state, torch.random.get_rng_state())  # nothing was drawn from it
+
+
+def test_draws_by_seed_and_place(unit):
+    """Also where a modality is a point, which draws nothing; a second turn draws anew."""
+    e = laws(unit)
+    z = _embeddings.draw(e, 4, seed=9)
+    for s, law in enumerate(e.values()):
+        assert torch.equal(z[s], ts.vmf_sample(law.loc, law.concentration, 4, seed=9, offset=s * 5 * 4))
+    mixed = _embeddings.draw({**e, "text": e["text"].loc}, 4, seed=9)
+    assert torch.equal(mixed[0], z[0]) and torch.equal(mixed[2], z[2])
+    twin = _embeddings.draw(e, 4, seed=9, turn=1)
+    assert torch.equal(twin[0], ts.vmf_sample(e["image"].loc, e["image"].concentration, 4, seed=9, offset=3 * 5 * 4))
+
+
+@pytest.mark.parametrize("loss", DRAWING[1:4], ids=lambda loss: type(loss).__name__)
+def test_parts_of_the_sliced_loss_add_up(loss, unit, monkeypatch):
+    """What each process makes of its rows: the gradients of these, and, with the sum over processes, the value of all."""
+    e = laws(unit)
+    leaves = {m: law.loc.clone().requires_grad_() for m, law in e.items()}
+    e = {m: ts.VonMisesFisher(x, e[m].concentration) for m, x in leaves.items()}
+    present = {"text": torch.tensor([True, False, True, True, False])}
+    whole, parts = loss(e, present, seed=3)
+    expected = torch.autograd.grad(whole, list(leaves.values()))
+    cuts = (slice(0, 2), slice(2, 5))
+    shares = []
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda x: shares.append(x.clone()))
+    for rows in cuts:
+        loss(e, present, seed=3, rows=rows)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda x: x.copy_(sum(shares[:2])))
+    for rows in cuts:
+        value, again = loss(e, present, seed=3, rows=rows)
+        assert value.item() == pytest.approx(whole.item(), rel=1e-12) and again["sliced"].item() == pytest.approx(parts["sliced"].item())
+        got = torch.autograd.grad(value, list(leaves.values()))
+        for g, x in zip(got, expected, strict=True):
+            torch.testing.assert_close(g[rows], x[rows], rtol=1e-9, atol=1e-12)

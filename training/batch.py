@@ -69,7 +69,7 @@ class Batch:
             return
         for index, samples in samples_of(self.items, readers, self.root, index_lists, key, self.workers, self.device):
             batch = self.select(index)
-            yield replace(batch, inputs=batch.inputs | {name: _moved(x, self.device) for name, x in samples.items()})
+            yield replace(batch, inputs=batch.inputs | {name: moved(x, self.device) for name, x in samples.items()})
 
     def split(self, name: str) -> Batch:
         """The items of one split; UserError when there is none."""
@@ -85,7 +85,7 @@ class Batch:
         return self.select((count >= 2).nonzero().flatten().tolist())
 
     def to(self, device: torch.device) -> Batch:
-        inputs = {name: _moved(x, device) for name, x in self.inputs.items()}
+        inputs = {name: moved(x, device) for name, x in self.inputs.items()}
         return replace(self, inputs=inputs, present={name: there.to(device) for name, there in self.present.items()}, device=device)
 
 
@@ -96,8 +96,9 @@ def _each(x: Inputs | Pipeline, change: Callable[[torch.Tensor], torch.Tensor]) 
     return change(x) if isinstance(x, torch.Tensor) else x
 
 
-def _moved(x: Inputs | Pipeline, device: torch.device) -> Inputs | Pipeline:
-    return _each(x, lambda part: part.to(device, non_blocking=True))
+def moved(x: Inputs | Pipeline, device: torch.device) -> Inputs | Pipeline:
+    """x on `device`."""
+    return _each(x, lambda part: part.to(device, non_blocking=device.type == "cuda"))
 
 
 def load_batch(manifest: Manifest, config: Config, progress: bool = True) -> Batch:
@@ -109,6 +110,7 @@ def load_batch(manifest: Manifest, config: Config, progress: bool = True) -> Bat
             inputs[name], present[name] = features(manifest, name, "vector" if encoder == "trained" else encoder, progress=progress)
         else:
             inputs[name] = reader
+            reader.check(manifest.items)
             present[name] = torch.tensor([item.modalities.get(name) is not None for item in manifest.items])
     return Batch(inputs, present, list(manifest.items), manifest.root, worker_count(config.data.workers))
 

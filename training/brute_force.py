@@ -78,6 +78,14 @@ def equal_error_rate(scores: Sequence[float], same: Sequence[bool]) -> float:
     return 0.0
 
 
+def classification(scores: Sequence[Sequence[float]], truth: Sequence[int]) -> dict[str, float]:
+    """accuracy, and T1, its mean over the classes that occur; an item that ties is shared out among its best classes."""
+    right = [(max(row) == row[c]) / sum(s == max(row) for s in row) for row, c in zip(scores, truth, strict=True)]
+    classes = sorted(set(truth))
+    shares = [[r for r, c in zip(right, truth, strict=True) if c == k] for k in classes]
+    return {"accuracy": math.fsum(right) / len(right), "T1": math.fsum(math.fsum(s) / len(s) for s in shares) / len(classes)}
+
+
 def gap(x: Sequence[Sequence[float]], y: Sequence[Sequence[float]]) -> dict[str, float]:
     """gap, positive_cosine and centred_cosine of `geometry.modality_gap`."""
     means = [[math.fsum(column) / len(z) for column in zip(*z, strict=True)] for z in (x, y)]

@@ -45,9 +45,10 @@ def check_scores(where: str, scores: torch.Tensor, positives: torch.Tensor) -> I
 
 
 def check_run(scored: Scored) -> Iterator[Compared]:
-    """Every metric of every direction, its scores, the modality gap and the equal error rate, and the report in the run's folder."""
+    """Every metric of every direction, its scores and equal error rate, gaps, classification, and the report in the run's folder."""
     from .evaluation import report_path
     from .separation import error_rates, gaps
+    from .zero_shot import all_labels, trials
 
     stored = checkpoint.read_json(report_path(scored))
     if stored is not None and (stored.get("run") or {}).get("digest") != scored.run.facts["digest"]:
@@ -71,6 +72,17 @@ def check_run(scored: Scored) -> Iterator[Compared]:
         slow = brute_force.gap(*(scored.points[(m,)][both].tolist() for m in (a, b)))
         for metric, value in slow.items():
             yield Compared(f"{pair} {metric}", fast[metric], value, 1e-6)  # means of float32 vectors
+    for name, form, scores, truth in trials(scored) if len(all_labels(scored.run)) > 1 else ():
+        yield from check_classes(f"{name} by {form}", scores, truth)
+
+
+def check_classes(where: str, scores: torch.Tensor, truth: torch.Tensor) -> Iterator[Compared]:
+    """Accuracy and T1 of scores (n, C) and classes (n,)."""
+    from .geometry import zero_shot  # with sklearn, a second to import
+
+    fast = zero_shot(scores, truth)
+    for metric, value in brute_force.classification(scores.tolist(), truth.tolist()).items():
+        yield Compared(f"{where} {metric}", fast[metric], value, TOLERANCE)
 
 
 def _asked(scored: Scored) -> list:
@@ -96,7 +108,9 @@ def made_up() -> Iterator[Compared]:
         scores = torch.randint(levels, (queries, gallery), generator=generator).float() / levels - 0.5
         positives = torch.rand(queries, gallery, generator=generator) < 0.15
         positives[torch.arange(queries), torch.randint(gallery, (queries,), generator=generator)] = True
-        yield from check_scores(f"{queries} queries, {gallery} items, {levels} levels:", scores, positives)
+        where = f"{queries} queries, {gallery} items, {levels} levels:"
+        yield from check_scores(where, scores, positives)
+        yield from check_classes(where, scores, torch.randint(gallery, (queries,), generator=generator))
 
 
 def add_arguments(commands: Any) -> None:

@@ -6,6 +6,7 @@ trained: R@1 of "image+text->label" is the accuracy, and "image->label" that of 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from transphere import VonMisesFisher, losses
 
 from .errors import UserError
+from .heads import FUSIONS, Embedding
 from .metrics import retrieval_metrics
 
 if TYPE_CHECKING:
@@ -57,7 +59,44 @@ class Softmax(nn.Module):
         return total
 
 
-CLASSIFIERS = {"mmcosine": losses.MMCosine, "softmax": Softmax}
+class Fused(nn.Module):
+    """Cross-entropy of the scores of two modalities' features fused by `heads.FUSIONS`, the baselines of MMCosine beside `Softmax`.
+
+    An absent modality, or one that is not asked for, counts as the zero vector.
+    """
+
+    def __init__(self, classes: int, *, modalities: Mapping[str, int], kind: str) -> None:
+        super().__init__()
+        if len(modalities) != 2 or len(set(modalities.values())) != 1:
+            raise ValueError(f"{kind} fuses two modalities, got {', '.join(modalities)}; name two by data.modalities")
+        self.names = tuple(modalities)
+        self.fusion = FUSIONS[kind](modalities[self.names[0]], classes)
+
+    def forward(
+        self, embeddings: Mapping[str, Embedding], present: Mapping[str, Tensor] | None = None, *, labels: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss and {"cross_entropy": itself, "accuracy"}, detached; labels: (B,) whole numbers."""
+        logits = self.logits(embeddings, present)
+        loss = nn.functional.cross_entropy(logits, labels)
+        return loss, {"cross_entropy": loss.detach(), "accuracy": (logits.argmax(1) == labels).to(loss.dtype).mean()}
+
+    def logits(self, embeddings: Mapping[str, Embedding], present: Mapping[str, Tensor] | None = None) -> Tensor:
+        """(B, C)."""
+        found = {}
+        for name, law in embeddings.items():
+            f = law.concentration[:, None] * law.loc if isinstance(law, VonMisesFisher) else law  # (B, d)
+            mask = (present or {}).get(name)
+            found[name] = f if mask is None else torch.where(mask[:, None], f, 0.0)
+        blank = torch.zeros_like(next(iter(found.values())))
+        return self.fusion(*(found.get(name, blank) for name in self.names))
+
+
+CLASSIFIERS = {
+    "mmcosine": losses.MMCosine,
+    "softmax": Softmax,
+    "gated": functools.partial(Fused, kind="gated"),
+    "film": functools.partial(Fused, kind="film"),
+}
 
 
 def build_classifier(config: Objective, dims: Mapping[str, int], classes: Sequence[str]) -> nn.Module:

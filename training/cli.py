@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import check, experiment_command
+from . import bench, check, experiment_command
 from .errors import LostProcess, Stopped, UserError
 
 EXIT_USER, EXIT_NOT_FINITE, EXIT_LOST, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 3, 4, 75, 130
@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     except ArithmeticError as error:
         return _fail(f"{error}. The last good checkpoint is kept", EXIT_NOT_FINITE, alike=True)
     except LostProcess as error:
-        return _fail(f"{error}. The last checkpoint is kept: --resume auto", EXIT_LOST)
+        return _fail(f"{error}. --resume auto goes on from the last checkpoint", EXIT_LOST)
     except Stopped as error:
         return _fail(f"{error}; the same command with --resume auto goes on", EXIT_STOPPED, alike=True)
     except KeyboardInterrupt:
@@ -170,6 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     add_search_arguments(command(commands, "search", run_search, text, example))
 
     experiment_command.add_arguments(commands)
+    bench.add_arguments(commands)
     check.add_arguments(commands)
 
     text = "build a corpus, convert a dataset or your own files, look for faults in a manifest"

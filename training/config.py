@@ -21,7 +21,7 @@ from .errors import UserError, near
 RECIPES = Path(__file__).parent / "recipes"
 OBJECTIVES = (
     "contrastive", "sliced", "harnessed", "mc-infonce", "pcmc", "pcmr", "triplet", "entropic-contrastive", "pcme", "mpc",
-    "learning-to-match", "mmcosine", "softmax",
+    "learning-to-match", "mmcosine", "softmax", "gated", "film",
 )  # fmt: skip
 OPTIMISERS, SCHEDULES, PRECISIONS = ("adamw", "adam", "sgd"), ("constant", "cosine", "step"), ("fp32", "bf16")
 HEADS = ("vmf", "natural", "linear", "residual")
@@ -76,8 +76,8 @@ class Model:
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised, and its arguments: those of the class in transphere.losses that `model.LOSSES` names; mmcosine and softmax
-    classify by the manifest's labels (`classification`).
+    """What is minimised, and its arguments: those of the class in transphere.losses that `model.LOSSES` names; mmcosine, softmax, gated
+    and film classify by the manifest's labels (`classification`).
 
     contrastive: L_C (eq. 10); sliced: L_S (eq. 12); harnessed: L_C + weight L_S (eq. 13) of ISMIR 2024, which recipes compare, so that an
     objective ignores those of the first four that it does not take. The others are None for the loss's own default, and an error for a

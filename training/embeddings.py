@@ -24,7 +24,7 @@ from . import checkpoint
 from .batch import load_batch
 from .data.groups import SHARES
 from .errors import UserError
-from .evaluation import add_protocol_arguments
+from .evaluation import add_protocol_arguments, need_sphere
 from .evaluator import Points, embed
 from .seeding import derive
 
@@ -49,6 +49,7 @@ def embed_items(run: Run, split: str = ALL, *, mean: str = "frechet", sets: Sequ
 
     sets: of modalities, each modality by itself by default.
     """
+    need_sphere(run)
     whole = load_batch(run.manifest, run.config)
     sets = [(name,) for name in whole.modalities] if sets is None else list(sets)
     names = [name for name in SHARES if any(item.split == name for item in whole.items)] if split == ALL else [split]
@@ -91,8 +92,9 @@ def write_embeddings(embeddings: Embeddings, path: Path) -> Path:
     side = _side(path)
     ids = json.dumps({name: embeddings.ids[s] for name, s in names.items()}, indent=0, ensure_ascii=False).encode() + b"\n"
     facts = {**embeddings.facts, "sets": {name: list(s) for name, s in names.items()}, "ids_sha256": hashlib.sha256(ids).hexdigest()}
-    if path.is_dir():
-        raise UserError(f"--out {path}: is a folder; expected the name of a file")
+    for file in (path, side):  # a device would be replaced, not written to
+        if file.exists() and not file.is_file():
+            raise UserError(f"--out {file}: is no file that can be replaced; give the name of a file")
     checkpoint.write(side, ids)
     arrays = {name: embeddings.points[s].contiguous().clone() for name, s in names.items()}
     checkpoint.write(path, save(arrays, metadata={"transphere": json.dumps(facts)}))

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from .run import Run
 
 
+FLAGS = ("enrich", "intervals", "against", "gap", "eer", "zero_shot", "plan", "sheet")  # of eval that take a shared sphere
+
+
 @dataclass(frozen=True)
 class Scored:
     """A split of a run as points, ready to be ranked in every direction."""
@@ -43,11 +46,18 @@ class Scored:
 
 def score_run(run: Run, split: str, *, mean: str = "frechet", enrich: bool = False, query_size: int = 2, progress: bool = True) -> Scored:
     """Embed a split by the protocol that the arguments name (see `evaluator.evaluate`)."""
+    need_sphere(run)
     batch = run.features(split, progress)
     asked = directions(batch.modalities, query_size)
     sets = sets_of(asked, batch.modalities, enrich)
     points = embed(run.model, batch, run.config.run.eval_samples, derive(run.config.run.seed, split), mean=mean, sets=sets)
     return Scored(run, split, batch, points, asked, mean, enrich, query_size)
+
+
+def need_sphere(run: Run) -> None:
+    """UserError for a run that classifies: its modalities were never brought together, and there is nothing to search."""
+    if run.classifier is not None:
+        raise UserError(f"{run.path}: was trained to classify ({run.config.objective.name}) and has no shared sphere to search")
 
 
 def report_of(scored: Scored) -> dict:
@@ -89,9 +99,7 @@ def add_eval_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `transphere eval` beside RUN, --split and --data."""
     parser.add_argument("--json", action="store_true", help="print everything as JSON instead of tables")
     add_protocol_arguments(parser)
-    parser.add_argument(
-        "--query-size", type=_size, default=2, metavar="N", help="ask with up to N modalities at once (default: 2)"
-    )
+    parser.add_argument("--query-size", type=_size, default=2, metavar="N", help="ask with up to N modalities at once (default: 2)")
     parser.add_argument("--intervals", action="store_true", help="95 %% bootstrap intervals over groups of items")
     parser.add_argument("--against", type=Path, metavar="OTHER", help="how much higher RUN scores than another run on the same items")
     parser.add_argument("--gap", action="store_true", help="modality gap: plain, centred, and what a linear probe tells apart")
@@ -127,7 +135,7 @@ def run_eval(arguments: argparse.Namespace) -> None:
     if arguments.sheet:
         check_sheet(arguments.sheet)
     run = open_run(arguments.run, arguments.data)
-    if run.classifier is not None:
+    if run.classifier is not None and not any(getattr(arguments, flag) for flag in FLAGS):
         report = run.evaluate(arguments.split)
         print(json.dumps(report, indent=1, ensure_ascii=False) if arguments.json else evaluation_table(report))
         return

@@ -3,7 +3,8 @@
 title, claim     what is asked, and what the paper says             recipe, corpus   of every variant that names none of its own
 set              overrides of every variant, as --set takes them    seeds            how many
 directions       those that the tables show (default: all)          test_on          corpora to test every run on, too
-[[variant]]      name, set, recipe, corpus; control = true for one that is there for comparison only
+[[variant]]      name, set, recipe, corpus; control = true for one that is there for comparison only, with untrained = true one that
+                 compares frozen features as they are
 [[cross]]        name, set: every variant that is no control is run with each of them
 
 The first variant is the one that others are compared with. Each seed has its own split by group; the epoch is chosen on validation items
@@ -24,13 +25,15 @@ from . import checkpoint
 from . import config as configuration
 from .batch import load_batch
 from .config import Config
+from .data.manifest import Manifest
 from .errors import UserError, near
 from .experiment_plots import draw
 from .experiment_report import experiment_report, experiment_table
 from .pool import Job, job, read_test, run_all
-from .probes import read_probes
+from .probes import NOTHING, read_probes
 from .run import environment, open_manifest
 from .transfer import read_transfer
+from .untrained import untrained_report
 
 EXPERIMENTS = Path(__file__).parent / "experiments"
 
@@ -44,6 +47,7 @@ class Variant:
     corpus: str
     set: tuple[str, ...] = ()
     control: bool = False
+    untrained: bool = False  # frozen features as they are
 
     def config(self, more: Sequence[str] = ()) -> Config:
         return configuration.load(self.recipe, ["data.split_seed=0", *self.set, *more]).replace(data={"manifest": self.corpus})
@@ -91,14 +95,14 @@ _KINDS = {
     **dict.fromkeys(("set", "directions", "test_on"), (list, "a list of strings")),
     **dict.fromkeys(("variant", "cross"), (list, "a list of tables")),
     "seeds": (int, "a whole number"),
-    "control": (bool, "true or false"),
+    **dict.fromkeys(("control", "untrained"), (bool, "true or false")),
 }
 _TOP = ("title", "claim", "recipe", "corpus", "set", "seeds", "directions", "test_on", "variant", "cross")
 
 
 def _parse(path: Path, values: dict, corpus: str | None) -> Experiment:
     _check(values, _TOP, ("title", "variant"), str(path))
-    for word, allowed in (("variant", ("name", "set", "recipe", "corpus", "control")), ("cross", ("name", "set"))):
+    for word, allowed in (("variant", ("name", "set", "recipe", "corpus", "control", "untrained")), ("cross", ("name", "set"))):
         for number, table in enumerate(values.get(word, []), start=1):
             where = f"{path}: {word} {number}"
             if not isinstance(table, dict):
@@ -111,7 +115,10 @@ def _parse(path: Path, values: dict, corpus: str | None) -> Experiment:
         if not recipe or not data:
             raise UserError(f"{path}: variant {table['name']!r} has no {'corpus' if recipe else 'recipe'}, nor has the experiment")
         changes = (*values.get("set", []), *table.get("set", []))
-        variants.append(Variant(table["name"], recipe, data, changes, table.get("control", False)))
+        variant = Variant(table["name"], recipe, data, changes, table.get("control", False), table.get("untrained", False))
+        if variant.untrained and not variant.control:
+            raise UserError(f"{path}: variant {variant.name!r}: untrained: expected a control")
+        variants.append(variant)
     variants = [crossed for variant in variants for crossed in _crossed(variant, values.get("cross", []))]
     names = [variant.name for variant in variants]
     if not variants or variants[0].control:
@@ -166,21 +173,16 @@ def run_experiment(
         manifest = open_manifest(config.data)
         load_batch(manifest, config)
         manifests.setdefault(config.data.manifest, manifest)
-    jobs = [one for number, (name, config) in enumerate(configs.items()) for one in _jobs(name, number, config, out, seeds)]
+    for corpus in experiment.test_on:
+        manifests[corpus] = open_manifest(configuration.Data(manifest=corpus))
+    trained = {variant.name: configs[variant.name] for variant in experiment.variants if not variant.untrained}
+    jobs = [one for number, (name, config) in enumerate(trained.items()) for one in _jobs(name, number, config, out, seeds)]
     _say(f"{experiment.name}: {len(configs)} variants, {seeds} seeds, {len(jobs)} runs")
     paths = run_all(jobs, workers)
-    folders = {name: paths[i * seeds : (i + 1) * seeds] for i, name in enumerate(configs)}
-    measured = {
-        name: [
-            {
-                "test": read_test(path),
-                "probes": read_probes(path),
-                "transfer": {corpus: read_transfer(path, corpus) for corpus in experiment.test_on},
-            }
-            for path in of_variant
-        ]
-        for name, of_variant in folders.items()
-    }
+    folders = {name: paths[i * seeds : (i + 1) * seeds] for i, name in enumerate(trained)}
+    measured = {name: [_measured(experiment, path) for path in of_variant] for name, of_variant in folders.items()}
+    for name in configs.keys() - trained.keys():
+        measured[name] = [_untrained(experiment, configs[name].replace(data={"split_seed": seed})) for seed in range(seeds)]
     report = {
         **experiment_report(experiment, measured),
         "corpora": {name: _about(manifest) for name, manifest in manifests.items()},
@@ -197,12 +199,21 @@ def run_experiment(
     return report
 
 
+def _measured(experiment: Experiment, path: Path) -> dict:
+    transfer = {corpus: read_transfer(path, corpus) for corpus in experiment.test_on}
+    return {"test": read_test(path), "probes": read_probes(path), "transfer": transfer}
+
+
+def _untrained(experiment: Experiment, config: Config) -> dict:
+    return {"test": untrained_report(config), "probes": NOTHING, "transfer": dict.fromkeys(experiment.test_on, {})}
+
+
 def _jobs(name: str, number: int, config: Config, out: Path, seeds: int) -> list[Job]:
     word = "".join(c if c.isalnum() and c.isascii() else "-" for c in name).strip("-").lower()
     return [job(name, f"{number:02d}-{word}"[:40], out / "runs", config, seed) for seed in range(seeds)]
 
 
-def _about(manifest) -> dict:  # noqa: ANN001
+def _about(manifest: Manifest) -> dict:
     try:
         about = checkpoint.read_json(manifest.root / "about.json") or {}
     except UserError:  # not ours to judge here

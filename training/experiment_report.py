@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from .errors import UserError
 from .metrics import KS
 from .report import arrows, markdown, paired, percent, plus_minus, summary
 
 if TYPE_CHECKING:
     from .experiment import Experiment
 
+Value = Callable[[dict], str]  # a cell's text from its summaries
 KEPT = (*(f"R@{k}" for k in KS), "MRR", "median_rank", "R-precision", "tied", *(f"chance_R@{k}" for k in KS), "queries", "gallery")
 
 
@@ -21,7 +24,8 @@ def experiment_report(experiment: Experiment, measured: dict[str, list[dict]]) -
     over the directions, and how the mean MRR differs from the first variant's, paired by seed.
     """
     directions = {name: _directions(experiment, runs) for name, runs in measured.items()}
-    common = len({tuple(found) for found in directions.values()}) == 1
+    told = {tuple(directions[variant.name]) for variant in experiment.variants if not variant.control}
+    common = told.pop() if len(told) == 1 else None
     first = next(iter(measured))
     rows = {}
     for variant in experiment.variants:
@@ -29,17 +33,17 @@ def experiment_report(experiment: Experiment, measured: dict[str, list[dict]]) -
         results = [run["test"]["directions"] for run in runs]
         row = {
             "control": variant.control,
-            "directions": {d: summary([{key: result[d][key] for key in KEPT} for result in results]) for d in directions[variant.name]},
+            "directions": {d: summary([_kept(result)[d] for result in results]) for d in directions[variant.name]},
             "classes": _nested([run["probes"]["classes"] for run in runs]),
             "gap": _nested([run["probes"]["gap"] for run in runs]),
             "zero_shot": _nested([run["probes"]["zero_shot"] for run in runs]),
             "enriched": _nested([run["probes"]["enriched"] for run in runs]),
             "plan": _nested([run["probes"]["plan"] for run in runs]),
-            "transfer": {corpus: _nested([run["transfer"][corpus] for run in runs]) for corpus in experiment.test_on},
+            "transfer": {corpus: _nested([_kept(run["transfer"][corpus]) for run in runs]) for corpus in experiment.test_on},
             "epochs": [run["test"]["epoch"] for run in runs],
             "modality_help": help_of_two(results),
         }
-        if common:
+        if common == tuple(directions[variant.name]):
             row["mean"] = summary([_mean(result, directions[variant.name]) for result in results])
             if variant.name != first:
                 row["against_first"] = paired(rows[first]["mean"]["MRR"]["values"], row["mean"]["MRR"]["values"])
@@ -74,7 +78,15 @@ def help_of_two(results: list[dict]) -> dict[str, dict]:
 
 def _directions(experiment: Experiment, runs: list[dict]) -> list[str]:
     found = [d for d in runs[0]["test"]["directions"] if all(d in run["test"]["directions"] for run in runs)]
-    return [d for d in found if d in experiment.directions] if experiment.directions else found
+    shown = [d for d in found if d in experiment.directions] if experiment.directions else found
+    if not shown:
+        wanted, there = ", ".join(experiment.directions), ", ".join(found)
+        raise UserError(f"{experiment.name}: directions: a variant has none of {wanted}; it has {there}")
+    return shown
+
+
+def _kept(results: dict[str, dict]) -> dict[str, dict]:
+    return {name: {key: metrics[key] for key in KEPT} for name, metrics in results.items()}
 
 
 def _mean(result: dict[str, dict], directions: list[str]) -> dict[str, float]:
@@ -93,13 +105,13 @@ def experiment_table(report: dict) -> str:
     parts = [f"## {report['title']}"]
     if report["claim"]:
         parts.append(f"The paper: {report['claim']}")
-    if all("mean" in row for row in rows.values()):
+    if "mean" in next(iter(rows.values())):
         parts += ["Mean over the directions:", _means(rows)]
     parts += ["MRR by direction:", _by_direction(rows, directions, lambda m: plus_minus(m["MRR"]))]
     parts += ["R@1 % by direction:", _by_direction(rows, directions, _r1, "chance_R@1")]
     for title, key, value in (
         ("Class level: R-precision %, every item of the same label a right answer:", "classes", lambda m: percent(m["R-precision"])),
-        ("Zero-shot T1 %, each label a prompt:", "zero_shot", lambda m: percent(m["T1"])),
+        ("Zero-shot T1 %, by prompts that name the label, or by the label's embedding:", "zero_shot", lambda m: percent(m["T1"])),
         ("R@1 %, the gallery enriched: an answer is the mean of all its modalities but the query's:", "enriched", _r1),
         ("R@1 % by the transport plan of all test queries at once (transductive):", "plan", _r1),
         ("Modality gap / mean cosine of pairs, centred / accuracy of a linear probe:", "gap", _gap),
@@ -118,6 +130,8 @@ def experiment_table(report: dict) -> str:
 def _means(rows: dict[str, dict]) -> str:
     table = [["variant", *(f"R@{k} %" for k in KS), "MRR", "median rank", "MRR against the first"]]
     for name, row in _ordered(rows):
+        if "mean" not in row:
+            continue
         m = row["mean"]
         table.append([name, *(percent(m[f"R@{k}"]) for k in KS), plus_minus(m["MRR"]), plus_minus(m["median_rank"], 1), _against(row)])
     m = next(iter(rows.values()))["mean"]
@@ -133,7 +147,7 @@ def _against(row: dict) -> str:
     return f"{found['mean']:+.4f} ± {found['sd']:.4f}{mark}"
 
 
-def _by_direction(rows: dict[str, dict], directions: list[str], value, chance: str = "") -> str:  # noqa: ANN001
+def _by_direction(rows: dict[str, dict], directions: list[str], value: Value, chance: str = "") -> str:
     table = _by_column(rows, "directions", directions, value)
     if not chance:
         return table
@@ -141,7 +155,7 @@ def _by_direction(rows: dict[str, dict], directions: list[str], value, chance: s
     return f"{table}\n\nchance: " + ", ".join(f"{arrows(d)} {100 * x:.1f}" for d, x in zip(directions, found, strict=True))
 
 
-def _by_column(rows: dict[str, dict], key: str, columns: list[str], value) -> str:  # noqa: ANN001
+def _by_column(rows: dict[str, dict], key: str, columns: list[str], value: Value) -> str:
     table = [["variant", *(arrows(column).replace("|", " and ") for column in columns)]]
     table += [[name, *(value(row[key][c]) if c in row[key] else "-" for c in columns)] for name, row in _ordered(rows)]
     return markdown(table)

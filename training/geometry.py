@@ -48,7 +48,7 @@ def zero_shot(scores: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
     if labels.min() < 0 or labels.max() >= scores.shape[1]:
         raise ValueError(f"zero_shot: labels: expected numbers below {scores.shape[1]}, got {int(labels.min())} to {int(labels.max())}")
     best = scores == scores.amax(1, keepdim=True)  # (n, C)
-    right = (best.gather(1, labels[:, None])[:, 0] / best.sum(1)).double()  # (n,)
+    right = best.gather(1, labels[:, None])[:, 0].double() / best.sum(1)  # (n,)
     shares = [right[labels == c].mean() for c in labels.unique()]
     return {"accuracy": float(right.mean()), "T1": float(torch.stack(shares).mean()), "classes": len(shares), "items": len(labels)}
 

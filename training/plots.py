@@ -37,7 +37,7 @@ def plot_run(run: Run, split: str) -> list[Path]:
     files = [run.path / "curves.png", run.path / f"map-{split}.png", run.path / f"answers-{split}.png"]
     curves({run.path.name: [read_history(run.path)]}, files[0])
     embedding_map(points, batch, files[1])
-    contact_sheet(points, batch, run.manifest.root, files[2])
+    contact_sheet(points, batch, run.manifest.root, files[2], metric=run.metric)
     return files
 
 
@@ -80,7 +80,12 @@ def curves(arms: dict[str, list[list[dict]]], path: Path, colours: tuple[str, ..
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
-    axes[0][-1].legend(frameon=False, fontsize=9, loc="lower right", title="dot: the epoch that was chosen", title_fontsize=8)
+    names = {"frameon": False, "fontsize": 9, "title": "dot: the epoch that was chosen", "title_fontsize": 8}
+    if len(arms) > 4:  # too many to lie on a panel
+        handles, labels = axes[0][-1].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right center", **names)
+    else:
+        axes[0][-1].legend(loc="lower right", **names)
     save_figure(figure, path)
 
 

@@ -18,7 +18,8 @@ from .separation import gaps
 from .zero_shot import classify
 
 CURVE = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50)
-NOT_OF_CLASSIFIERS = ("recall", "classes", "gap", "zero_shot", "enriched", "plan")
+NOTHING = {**dict.fromkeys(("recall", "classes", "gap", "zero_shot", "enriched", "plan", "kappa"), {}), "eigenvalues": []}
+SHOWN = ("prompts", "training class")
 KEPT = ("R@1", "R@5", "R@10", "MRR", "median_rank")
 
 
@@ -37,14 +38,14 @@ def probe(run: Run) -> dict:
     """All of it for the test items.
 
     recall: direction -> R@k for every k of CURVE. classes: direction -> R-precision, mAP and R@1 where every item of the same label is a
-    right answer. gap: pair of modalities -> `modality_gap`. zero_shot: modality -> `zero_shot` against prompts, where there are labels and
-    a text encoder. enriched: direction -> metrics where an answer is the mean of all its modalities but the query's. plan: direction ->
-    metrics by the transport plan of the whole split, transductive. kappa: modality -> its values. eigenvalues: those of the metric M, if
-    one was learned.
+    right answer. gap: pair of modalities -> `modality_gap`. zero_shot: "image by prompts" -> `zero_shot`, where there are labels and a text
+    encoder, and by the embeddings of a modality "class", where there is one. enriched: direction -> metrics where an answer is the mean of
+    all its modalities but the query's. plan: direction -> metrics by the transport plan of the whole split, transductive. kappa: modality
+    -> its values. eigenvalues: those of the metric M, if one was learned.
     """
     scored = score_run(run, "test", progress=False)
     if run.classifier is not None:  # its embeddings were never brought together
-        return {**dict.fromkeys(NOT_OF_CLASSIFIERS, {}), "kappa": _kappa(scored), "eigenvalues": []}
+        return {**NOTHING, "kappa": _kappa(scored)}
     labels = {item.label for item in run.manifest.items} - {""}
     classified = classify(scored)["modalities"] if len(labels) > 1 else {}
     enriched = score_run(run, "test", enrich=True, progress=False) if len(scored.batch.inputs) > 2 else None
@@ -52,7 +53,7 @@ def probe(run: Run) -> dict:
         "recall": _recall(scored),
         "classes": _classes(scored),
         "gap": gaps(scored),
-        "zero_shot": {name: forms["prompts"] for name, forms in classified.items() if "prompts" in forms},
+        "zero_shot": {f"{name} by {form}": found for name, forms in classified.items() for form, found in forms.items() if form in SHOWN},
         "enriched": _kept(report_of(enriched)["directions"]) if enriched else {},
         "plan": _kept({name: found["plan"] for name, found in by_plan(scored)["directions"].items()}),
         "kappa": _kappa(scored),

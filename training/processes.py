@@ -24,9 +24,10 @@ GRACE = 5.0  # seconds
 def launch(size: int, work: Callable[..., None], arguments: tuple, *, patience: int = 120) -> list[int]:
     """Run work(world, *arguments) in `size` new processes of one thread each; returns their exit codes (minus the signal's number for one
     that was killed). They wait `patience` seconds for each other; a few seconds after one has failed, what is left is killed."""
-    context = multiprocessing.get_context("spawn")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch warns of looking for unused parameters wherever it finds none
+    context, method = multiprocessing.get_context("spawn"), multiprocessing.get_start_method()
     with tempfile.TemporaryDirectory() as folder:
-        processes = [context.Process(target=_begin, args=(rank, size, folder, patience, work, arguments)) for rank in range(size)]
+        processes = [context.Process(target=_begin, args=(method, rank, size, folder, patience, work, arguments)) for rank in range(size)]
         failed = None
         try:
             for process in processes:
@@ -43,8 +44,9 @@ def launch(size: int, work: Callable[..., None], arguments: tuple, *, patience: 
     return [process.exitcode for process in processes]
 
 
-def _begin(rank: int, size: int, folder: str, patience: int, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _begin(method: str, rank: int, size: int, folder: str, patience: int, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
+    multiprocessing.set_start_method(method, force=True)  # of processes that read: as in the parent, not as this one was started
     world = World(rank, size)
     if size > 1:
         meeting = f"file://{Path(folder) / 'meet'}"

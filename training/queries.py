@@ -17,6 +17,7 @@ from .encoders import ENCODERS, encoder
 from .encoders.networks import pipeline
 from .errors import UserError, near
 from .evaluator import draw, joint_mean
+from .heads import location
 from .model import Inputs
 from .pipelines.picture import Picture
 from .seeding import derive
@@ -100,7 +101,7 @@ def _vector(content: str, modality: str, dim: int) -> np.ndarray:
         raise UserError(f"query {modality}: {content}: cannot be read: {error.strerror or error}") from None
     except (ValueError, TypeError) as error:
         raise UserError(f"query {modality}: {content[:80]}: expected a list of numbers, as JSON or .npy ({error})") from None
-    if value.shape != (dim,) or not np.isfinite(value).all():
+    if value.shape != (dim,) or not (np.abs(value) <= np.finfo(np.float32).max).all():
         raise UserError(f"query {modality}: {content[:80]}: expected a list of {dim} finite numbers, got shape {value.shape}")
     return value
 
@@ -112,6 +113,9 @@ def samples(run: Run, modality: str, contents: Sequence[str], purpose: str = "qu
     parts = []
     for start in range(0, len(contents), CHUNK):
         law = run.model({modality: encode(run, modality, contents[start : start + CHUNK])})[modality]
+        bad = (~torch.isfinite(location(law)).all(-1)).nonzero().flatten().tolist()
+        if bad:
+            raise UserError(f"query {modality}: {contents[start + bad[0]][:80]}: the model gives no finite point for it")
         parts.append(draw(law, n_samples, derive(seed, purpose, modality, start)))
     return torch.cat(parts)
 

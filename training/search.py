@@ -149,7 +149,7 @@ def run_search(arguments: argparse.Namespace) -> None:
     options = {"mean": arguments.mean, "enrich": arguments.enrich, "split": arguments.split, "embeddings": found}
     result = search(run, query, arguments.to, arguments.top, **options)
     if arguments.sheet:
-        legend = f"{result['gallery']} items to choose from; under each answer: rank, {result['score']}, id"
+        legend = f"{result['gallery']} items to choose from; under each answer its rank and score ({result['score']})"
         draw_sheet([result_row(run, result)], "A query and its answers", legend, arguments.sheet)
     print(json.dumps(result, indent=1, ensure_ascii=False) if arguments.json else answers_table(result))
     if arguments.sheet and not arguments.json:
@@ -162,7 +162,8 @@ def _query(run: Run, arguments: argparse.Namespace) -> dict[str, str]:
     words = {flag: getattr(arguments, flag) for flag in ("text", "image", "audio")}
     given = [(f"--{flag}", modality_for(run, flag), value) for flag, value in words.items() if value is not None]
     for text in arguments.query:
-        name, equals, value = text.partition("=")
+        known = max((name for name in run.facts["dims"] if text.startswith(f"{name}=")), key=len, default=text.partition("=")[0])
+        name, equals, value = text[: len(known)], text[len(known) : len(known) + 1], text[len(known) + 1 :]
         if not equals or not name or not value:
             raise UserError(f"--query {text}: expected MODALITY=VALUE, for example --query text=frog")
         given.append(("--query", check_modality(run, name, "--query"), value))

@@ -79,7 +79,8 @@ class Trainer:
         self.parameters = [p for group in groups for p in group["params"]]
         self.optimizer = build_optimizer(config.optim, groups)
         self.schedule = build_schedule(config.optim, self.optimizer, self.steps_per_epoch)
-        self.average = build_average(config.optim, self.model)
+        self.learned = nn.ModuleList([self.model, self.objective])
+        self.average = build_average(config.optim, self.learned)
         self.takes = inspect.signature(self.objective.forward).parameters
         self.groups = None if config.objective.duplicates is None else caption_keys(self.train).to(self.device)  # (N,)
         self.labels = label_numbers(self.train, self.classes).to(self.device)  # (N,), of use where there are classes
@@ -187,7 +188,7 @@ class Trainer:
         if hasattr(self.objective, "project_"):  # back to where its parameters may be
             self.objective.project_()
         if self.average:
-            self.average.update_parameters(self.model)
+            self.average.update_parameters(self.learned)
         return values, {name: x[1].detach()[done.present[name]] for name, x in done.leaves.items() if len(x) == 2}
 
     def gradient(self, index: list[int], batch: Batch) -> tuple[Embedded, dict[str, float]]:
@@ -206,6 +207,7 @@ class Trainer:
             keyed["rows"] = slice(rows.start, rows.stop)
         if self.classes:
             keyed["labels"] = self.labels[index]
+        torch.manual_seed(noise)  # for an objective that draws by itself: on all processes alike
         loss, parts = self.objective(laws, done.present, *groups, **keyed)
         values = {"loss": float(loss.detach()), **{name: float(value) for name, value in parts.items()}}
         wrong = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
@@ -241,20 +243,21 @@ class Trainer:
         return improved
 
     def _validate(self) -> dict[str, dict[str, float]]:
+        model, objective = self._judged()
         if self.classes:
-            results = evaluate_classes(self._judged(), self.objective, self.val, self.classes, alone=False)
+            results = evaluate_classes(model, objective, self.val, self.classes, alone=False)
             if not results:
                 raise UserError("no item of the val split has a label that a training item has")
             return results
-        M = getattr(self.objective, "M", None)
-        results = evaluate(self._judged(), self.val, self.config.run.eval_samples, derive(self.config.run.seed, "val"), metric=M)
+        M = getattr(objective, "M", None)
+        results = evaluate(model, self.val, self.config.run.eval_samples, derive(self.config.run.seed, "val"), metric=M)
         if not results:
             raise UserError("no item of the val split can ask another: each has one modality only")
         return results
 
-    def _judged(self) -> nn.Module:
-        """The model that is validated and kept."""
-        return self.average.module if self.average else self.model
+    def _judged(self) -> nn.ModuleList:
+        """The model, and the objective with what it learns, that are validated and kept."""
+        return self.average.module if self.average else self.learned
 
     def _patience_is_over(self) -> bool:
         return 0 < self.config.run.patience <= self.waited
@@ -270,8 +273,9 @@ class Trainer:
             return
         if improved:
             facts = {"digest": self.digest, "epoch": self.epoch, "val_mrr": self.best["mrr"]}
-            learned = {OBJECTIVE + name: x for name, x in self.objective.state_dict().items()}  # M of m-LTM scores pairs too
-            checkpoint.save_weights(self.out / "best.safetensors", {**self._judged().state_dict(), **learned}, facts)
+            model, objective = self._judged()
+            learned = {OBJECTIVE + name: x for name, x in objective.state_dict().items()}  # M of m-LTM scores pairs too
+            checkpoint.save_weights(self.out / "best.safetensors", {**model.state_dict(), **learned}, facts)
         lines = "".join(json.dumps(record) + "\n" for record in self.history)
         checkpoint.write(self.out / "metrics.jsonl", lines)
         # Last, since it is what a resumed run believes: whatever it says has been written.

@@ -8,7 +8,9 @@ from . import checkpoint
 from .batch import load_batch
 from .config import Data
 from .data.manifest import Manifest
+from .errors import UserError
 from .evaluator import evaluate
+from .model import Model
 from .run import Run, open_manifest, open_run
 from .seeding import derive
 
@@ -40,10 +42,13 @@ def transfer(run: Run, manifest: Manifest) -> dict:
     other = Manifest(kept, manifest.path, manifest.sha256)
     plain = config.replace(data={"modalities": shared, "missing": {}, "noise": {}})
     batch = load_batch(other, plain, progress=False).to(next(run.model.parameters()).device)
+    for name, width in batch.dims.items():
+        if width != run.facts["dims"][name]:
+            raise UserError(f"{manifest.path}: {name} has {width} numbers an item, {run.path} was trained on {run.facts['dims'][name]}")
     results = evaluate(_only(run, shared), batch, config.run.eval_samples, derive(config.run.seed, "test"), metric=run.metric)
     return {"items": len(kept), "directions": results}
 
 
-def _only(run: Run, names: list[str]):  # noqa: ANN202
+def _only(run: Run, names: list[str]) -> Model:
     """The model with these modalities alone."""
-    return type(run.model)({name: run.model[name] for name in names})
+    return Model({name: run.model[name] for name in names})

@@ -5,7 +5,7 @@ A class is embedded from prompts ("a photo of {}"), which takes no example of it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,25 +33,46 @@ def classify(scored: Scored, templates: Sequence[str] | None = None) -> dict:
     of T1 alike. Raises UserError where fewer than two labels are there, and for templates where no modality is text.
     """
     run = scored.run
-    classes = sorted({item.label for item in run.manifest.items if item.label})
+    classes = all_labels(run)
     if len(classes) < 2:
         raise UserError(f"--zero-shot: expected two labels or more in {run.manifest.path}, got {len(classes)}")
-    text = next((name for name in run.facts["dims"] if kind_of(run, name) == TEXT), None)
-    if text is None and templates:
+    if templates and text_modality(run) is None:
         raise UserError(f"--prompt: no modality of the run is encoded from text; it has {', '.join(run.facts['dims'])}")
     chosen = list(templates or TEMPLATES)
-    forms = {} if text is None else {PROMPTS: (classes, prompt_points(run, text, classes, chosen, scored.mean))}
-    for name, (labels, points) in training_means(scored).items():
-        forms[f"training {name}"] = (labels, points)
-    results = {}
-    for form, (labels, points) in forms.items():
-        for name in scored.batch.modalities:
-            found = _accuracy(scored, name, labels, points)
-            if found is not None:
-                results.setdefault(name, {})[form] = {**found, "chance": 1 / len(labels)}
+    results: dict[str, dict[str, dict]] = {}
+    for name, form, scores, truth in trials(scored, chosen):
+        results.setdefault(name, {})[form] = {**zero_shot(scores, truth), "chance": 1 / scores.shape[1]}
     if not results:
         raise UserError(f"--zero-shot: no item of the {scored.split} split has a label that can be chosen")
-    return {"templates": chosen if text is not None else [], "labels": classes, "modalities": results}
+    return {"templates": [] if text_modality(run) is None else chosen, "labels": classes, "modalities": results}
+
+
+def trials(scored: Scored, templates: Sequence[str] = TEMPLATES) -> Iterator[tuple[str, str, torch.Tensor, torch.Tensor]]:
+    """What is classified: modality, form of the class embeddings, scores (n, C) float32, and the right classes (n,), both on the CPU."""
+    run, text = scored.run, text_modality(scored.run)
+    forms = {}
+    if text is not None:
+        forms[PROMPTS] = all_labels(run), prompt_points(run, text, all_labels(run), templates, scored.mean)
+    for name, found in training_means(scored).items():
+        forms[f"training {name}"] = found
+    for name in scored.batch.modalities:
+        there = scored.batch.present[name].tolist()
+        for form, (labels, points) in forms.items():
+            number = {label: k for k, label in enumerate(labels)}
+            rows = [i for i, item in enumerate(scored.batch.items) if there[i] and item.label in number]
+            if rows:
+                truth = torch.tensor([number[scored.batch.items[i].label] for i in rows])
+                yield name, form, score(scored.points[(name,)][rows], points, run.metric).cpu(), truth
+
+
+def all_labels(run: Run) -> list[str]:
+    """The labels of the manifest, sorted."""
+    return sorted({item.label for item in run.manifest.items if item.label})
+
+
+def text_modality(run: Run) -> str | None:
+    """The first modality that is encoded from text."""
+    return next((name for name in run.facts["dims"] if kind_of(run, name) == TEXT), None)
 
 
 def prompt_points(run: Run, text: str, classes: Sequence[str], templates: Sequence[str], mean: str = "frechet") -> torch.Tensor:
@@ -81,14 +102,3 @@ def training_means(scored: Scored) -> dict[str, tuple[list[str], torch.Tensor]]:
             labels = sorted(places)
             results[name] = labels, torch.stack([MEANS[scored.mean](points[(name,)][places[label]]) for label in labels])
     return results
-
-
-def _accuracy(scored: Scored, modality: str, labels: list[str], points: torch.Tensor) -> dict[str, float] | None:
-    """`geometry.zero_shot` of one modality, or None where no item can be classified."""
-    number = {label: k for k, label in enumerate(labels)}
-    there = scored.batch.present[modality].tolist()
-    rows = [i for i, item in enumerate(scored.batch.items) if there[i] and item.label in number]
-    if not rows:
-        return None
-    truth = torch.tensor([number[scored.batch.items[i].label] for i in rows])
-    return zero_shot(score(scored.points[(modality,)][rows], points, scored.run.metric).cpu(), truth)

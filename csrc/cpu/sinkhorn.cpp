@@ -14,6 +14,7 @@ namespace transphere {
 namespace {
 
 constexpr double kInf = std::numeric_limits<double>::infinity();
+constexpr double kReach = 30;  // of a step of Newton's method, in logarithms
 
 // One problem after another of one shape. The state is P = t diag(u) K diag(v) with K = exp((f_i + g_j + h - C_ij) / eps): the logarithms
 // of u, v and t move into f, g and h, and K is formed anew, before anything leaves the range of T.
@@ -182,7 +183,7 @@ class Solver {
         const double rate = std::pow(error / past[since % 4], 0.25), left = rate < 1 ? std::log(aim / error) / std::log(rate) : kInf;
         if (left > newton_cost()) {
           if (stalled(error)) return;
-          newton();
+          newton(error / form_.mass);
           since = -1;
           continue;
         }
@@ -233,8 +234,9 @@ class Solver {
   }
 
   // A step of Newton's method on the dual in all potentials that are free, followed by the rows' update, which can but raise the dual;
-  // halved until the dual does not fall. Where it fails altogether the state is that before.
-  void newton() {
+  // shortened until the dual does not fall, first to where no potential moves by more than kReach: between clusters a whole step can be 1e9
+  // too long. Solved as loosely as the error allows. Where it fails altogether the state is that before.
+  void newton(double error) {
     if (out_of_range()) absorb(), form_kernel();
     merge();
     if (!system_) system_.reset(new PlanSystem<T>(n_, m_, split_));
@@ -251,11 +253,14 @@ class Solver {
       total_before += double(s.c[j]);
     }
     s.o = form_.mass - total_before;
-    s.solve(K_, form_.has_mass(), form_.tight_rows && form_.tight_cols, 1e-3, /*fresh=*/newtons_ == 0);
+    const double tolerance = std::fmax(1e-3, std::fmin(2 * error, 0.3));
+    s.solve(K_, form_.has_mass(), form_.tight_rows && form_.tight_cols, tolerance, /*fresh=*/newtons_ == 0);
 
+    double longest = std::fabs(s.z);
+    for (const double y : s.y) longest = std::fmax(longest, std::fabs(y));
     double step = 1;
-    for (int trial = 0; trial < 6 && iterations_ < q_.max_iter; ++trial, step *= 0.5) {
-      const auto moved = [&](double x) { return std::exp(std::fmax(-30, std::fmin(step * x, 30))); };
+    for (int trial = 0; trial < 7 && iterations_ < q_.max_iter; ++trial, step = std::fmin(0.5 * step, kReach / longest)) {
+      const auto moved = [&](double x) { return std::exp(std::fmax(-kReach, std::fmin(step * x, kReach))); };
       for (int64_t j = 0; j < m_; ++j) {
         v_[j] = form_.cols_on[j] == T(0) ? T(0) : T(moved(s.y[j]));
         if (!form_.tight_cols && v_[j] > cap_v_[j]) v_[j] = cap_v_[j];

@@ -41,6 +41,10 @@ def test_a_run_agrees_until_something_is_changed(manifest, tiny, tmp_path, capsy
     said = capsys.readouterr().out
     assert said.startswith("differs: text->image mAP in test.json: ") and said.count("differs") == 1
     (out / "test.json").unlink()
+    monkeypatch.setattr(geometry, "zero_shot", lambda scores, labels: {"T1": 0.123, "accuracy": 0.0})
+    assert main(["check", "metrics", str(out)]) == 1
+    assert capsys.readouterr().out.count("T1: 0.123") == 9
+    monkeypatch.undo()
     right = check_metrics.retrieval_metrics
     monkeypatch.setattr(check_metrics, "retrieval_metrics", lambda s, p: {**right(s, p), "MRR": float("nan")})
     assert main(["check", "metrics", str(out)]) == 1

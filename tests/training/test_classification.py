@@ -35,6 +35,25 @@ def test_softmax_is_a_linear_layer_of_all_features():
     torch.testing.assert_close(loss.logits(laws, there)[1], features["a"][1] @ loss.weight["a"].T + loss.bias)
 
 
+@pytest.mark.parametrize("kind", ["gated", "film"])
+def test_fused_scores(kind, manifest, tiny, tmp_path):
+    loss = classification.CLASSIFIERS[kind](3, modalities={"a": 4, "b": 4})
+    x, y = torch.randn(6, 4), torch.randn(6, 4)
+    law = VonMisesFisher(torch.nn.functional.normalize(x, dim=-1), x.norm(dim=-1))
+    torch.testing.assert_close(loss.logits({"b": y, "a": law}), loss.fusion(x, y))
+    there = torch.tensor([True, False] * 3)
+    torch.testing.assert_close(loss.logits({"a": law, "b": y}, {"b": there})[1], loss.fusion(x, 0 * y)[1])
+    torch.testing.assert_close(loss.logits({"a": x}), loss.fusion(x, 0 * y))
+    changes = [*tiny, "optim.epochs=12", "optim.name=adam", f"data.manifest={manifest}", f"objective.name={kind}"]
+    with pytest.raises(UserError, match=f"objective: {kind} fuses two modalities, got image, text, speech"):
+        fit(load("softmax", changes), tmp_path / "three", progress=False)
+    fit(load("softmax", [*changes, "data.modalities=['image', 'text']"]), tmp_path / "two", progress=False)
+    report = open_run(tmp_path / "two").evaluate("test", progress=False)
+    assert list(report["directions"]) == ["image+text->label", "image->label", "text->label"]
+    history = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
+    assert history[-1]["accuracy"] > history[0]["accuracy"]
+
+
 def test_a_natural_head_keeps_the_length():
     head = NaturalHead(7, 4, 0, 0.0)
     x = torch.randn(5, 7)

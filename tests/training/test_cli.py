@@ -237,7 +237,7 @@ def test_python_m(tmp_path):
 def test_every_recipe_fits(manifest, tiny, tmp_path):
     from transphere.training.config import recipe_names
 
-    for name in recipe_names():
+    for name in [name for name in recipe_names() if not load(name).model.encoders]:  # the others read files: test_full_models.py
         assert main(["fit", name, "--data", str(manifest), "--out", str(tmp_path / name), *sets(tiny)]) == 0
         assert load(tmp_path / name / "config.toml").data.manifest == str(manifest)
     assert cli.EXIT_USER == 2

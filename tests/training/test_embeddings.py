@@ -1,6 +1,7 @@
 """`transphere embed`: what it writes is what is scored, and a file goes with its run and its ids alone."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -15,13 +16,20 @@ from transphere.training.run import open_run
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+_trained = {}
+
+
 @pytest.fixture
-def run(tiny, tmp_path, write_manifest):
-    """A run whose items lack a third of their texts and recordings."""
-    manifest = write_manifest(tmp_path / "manifest.jsonl", missing=0.3)
-    sets = [word for text in tiny for word in ("--set", text)]
-    assert main(["fit", "ismir2024", "--data", str(manifest), "--out", str(tmp_path / "run"), *sets]) == 0
-    return open_run(tmp_path / "run")
+def run(tiny, write_manifest, tmp_path_factory, capsys):
+    """A run whose items lack a third of their texts and recordings; one for all tests, which do not change it."""
+    if not _trained:
+        folder = tmp_path_factory.mktemp("trained")
+        manifest = write_manifest(folder / "manifest.jsonl", missing=0.3)
+        sets = [word for text in tiny for word in ("--set", text)]
+        assert main(["fit", "ismir2024", "--data", str(manifest), "--out", str(folder / "run"), *sets]) == 0
+        _trained["run"] = open_run(folder / "run")
+        capsys.readouterr()
+    return _trained["run"]
 
 
 def test_written_and_read(run, tmp_path, capsys):
@@ -95,6 +103,8 @@ def test_a_file_goes_with_its_run_and_ids(run, tmp_path, tiny):
 
 def test_places_that_cannot_be_written(run, tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    for out in (tmp_path, tmp_path / "file" / "e.safetensors"):
+    os.mkfifo(tmp_path / "pipe")  # like a device, it would be replaced rather than written to
+    (tmp_path / "e.ids.json").mkdir()
+    for out in (tmp_path, tmp_path / "file" / "e.safetensors", tmp_path / "pipe", tmp_path / "e"):
         assert main(["embed", str(run.path), "--out", str(out)]) == 2
         assert str(out) in capsys.readouterr().err

@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from transphere.training.encoders import ENCODERS, encoder, image
+from transphere.training.data import espeak
+from transphere.training.encoders import ENCODERS, encoder, image, transcript
 from transphere.training.encoders.audio import read_sound
 from transphere.training.encoders.duration import Duration
 from transphere.training.encoders.image import EfficientNetLite0, flatten, open_image
@@ -23,7 +24,7 @@ def tone(path, seconds=0.5, rate=44_100, channels=1):
 
 
 def test_names():
-    assert {"efficientnet-lite0", "minilm-l6", "moonshine-tiny", "duration"} == set(ENCODERS)
+    assert {"efficientnet-lite0", "minilm-l6", "moonshine-tiny", "moonshine-transcript", "duration"} == set(ENCODERS)
     for name in ENCODERS:
         made = encoder(name)  # weights are not loaded yet
         assert made.name == name and made.dim > 0 and made.modality in ("image", "text", "speech")
@@ -219,3 +220,32 @@ def test_the_real_weights(tmp_path):
 # from the network as published by the package efficientnet-lite-pytorch 0.1.0
 LITE0_CHANNELS = [29, 71, 462, 468, 689, 872]
 LITE0_OF_GRADIENT = torch.tensor([3.19214, 4.58520, 3.11333, 4.36731, 3.18197, 4.55276])
+
+
+def test_a_transcript_is_the_likeliest_tokens(tmp_path):
+    class Recogniser:
+        """Hears "hi é" whatever is said, then the end."""
+
+        def run(self, _, feed):
+            if "input_values" in feed:
+                self.heard = feed["input_values"].shape
+                return [np.zeros((1, 5, 288), np.float32)]
+            logits = np.zeros((1, feed["input_ids"].shape[1], 6), np.float32)
+            logits[0, -1, [4, 3, 5, 2][feed["input_ids"].shape[1] - 1]] = 1
+            return [logits]
+
+    tokens = list(transcript._tokens(b"\x05<unk>\x03<s>\x04</s>\x02hi\x03\xe2\x96\x81\x02\xc3\xa9\x80\x01" + b"x" * 128))
+    assert tokens == [b"<unk>", b"<s>", b"</s>", b"hi", b"\xe2\x96\x81", b"\xc3\xa9", b"x" * 128]
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(16_000), 16_000)
+    assert transcript._hear(Recogniser(), Recogniser(), tokens, path) == "hi\u00e9"
+
+
+@pytest.mark.network
+def test_the_real_cascade_understands_a_word(tmp_path):
+    samples, rate = espeak.speak("alligator, banana", "en-us")
+    soundfile.write(tmp_path / "a.wav", samples, rate)
+    cascade = encoder("moonshine-transcript")
+    assert "banana" in cascade.transcribe(tmp_path / "a.wav").lower()
+    x, words = cascade.encode([tmp_path / "a.wav"]), encoder("minilm-l6").encode(["banana", "a gun"])
+    assert (x @ words.T)[0].argmax() == 0

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -24,11 +25,17 @@ def fit(manifest, out, tiny, *changes, recipe="ismir2024"):
     return out
 
 
+_trained = {}
+
+
 @pytest.fixture
-def run(manifest, tiny, tmp_path, capsys):
-    made = fit(manifest, tmp_path / "run", tiny)
-    capsys.readouterr()
-    return made
+def run(tiny, write_manifest, tmp_path, tmp_path_factory, capsys):
+    """A copy of one run, to write into."""
+    if not _trained:
+        folder = tmp_path_factory.mktemp("trained")
+        _trained["run"] = fit(write_manifest(folder / "manifest.jsonl"), folder / "run", tiny)
+        capsys.readouterr()
+    return shutil.copytree(_trained["run"], tmp_path / "run")
 
 
 def test_every_flag_at_once(run, manifest, tiny, tmp_path, capsys):
@@ -125,7 +132,7 @@ def test_scores_by_plan_order_as_the_plan_does():
     assert torch.isfinite(sharp).all() and all(len(row.unique()) == 9 for row in sharp)
 
 
-def test_the_plan_of_one_query_knows_nothing(tiny, tmp_path, write_manifest, capsys):
+def test_the_plan_of_one_query_knows_nothing():
     scores = plan_scores.log_plan(torch.rand(1, 9, dtype=torch.float64), 0.05)["scores"]
     torch.testing.assert_close(scores, scores[:, :1].expand(1, 9), atol=1e-6, rtol=0)
 

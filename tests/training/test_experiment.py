@@ -4,14 +4,17 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from transphere.training import experiment, run
+from transphere.training.batch import load_batch
 from transphere.training.cli import main
 from transphere.training.experiment import experiment_names, load_experiment, run_experiment
 from transphere.training.experiment_report import help_of_two
 from transphere.training.report import paired
 from transphere.training.transfer import read_transfer
+from transphere.training.untrained import untrained_report
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -58,7 +61,7 @@ def small(manifest, write_manifest, tmp_path):
 def test_every_experiment_that_comes_with_the_package_can_begin(name):
     made = load_experiment(name)
     configs = [variant.config() for variant in made.variants]
-    assert made.title and made.claim and made.seeds >= 3 and len(configs) >= 3
+    assert made.title and made.seeds >= 3 and len(configs) >= 3
     assert all(config.data.split_seed == 0 for config in configs)
     assert len({config.digest() for config in configs}) == len(configs)  # no two are the same
 
@@ -91,7 +94,7 @@ def test_end_to_end(small, quick, tmp_path, capsys, monkeypatch):
     assert run_experiment(load_experiment(small), out, changes=quick)["rows"] == report["rows"]
 
 
-def test_an_item_whose_caption_was_trained_on_is_no_transfer(small, quick, tmp_path):
+def test_an_item_whose_caption_was_trained_on_is_no_transfer(small, quick, write_manifest, tmp_path):
     run_experiment(load_experiment(small), tmp_path / "out", seeds=1, changes=quick)
     path = next((tmp_path / "out" / "runs").glob("00-*"))
     report = json.loads((path / "transfer-other.json").read_text())
@@ -99,6 +102,31 @@ def test_an_item_whose_caption_was_trained_on_is_no_transfer(small, quick, tmp_p
     others = [json.loads(line)["caption"] for line in (tmp_path / "other.jsonl").read_text().splitlines()]
     assert report["items"] == sum(caption not in trained for caption in others) < len(others)
     assert read_transfer(path, str(tmp_path / "other.jsonl")) == report["directions"]
+    (tmp_path / "wider.jsonl").write_text(write_manifest(tmp_path / "w.jsonl", modalities=(("image", 13), ("text", 10))).read_text())
+    with pytest.raises(experiment.UserError, match="wider.jsonl: image has 13 numbers an item, .* was trained on 12"):
+        read_transfer(path, str(tmp_path / "wider.jsonl"))
+
+
+def test_an_untrained_control(small, write_manifest, quick, tmp_path):
+    corpus = write_manifest(tmp_path / "even.jsonl", modalities=(("image", 12), ("text", 8), ("speech", 8)))
+    text = small.read_text() + '\n[[variant]]\nname = "cascade"\nset = ["data.modalities=[\'text\', \'speech\']"]\ncontrol = true\n'
+    text = text.replace("test_on", "# test_on")
+    small.write_text(text.replace('name = "cascade"', 'name = "cascade"\nuntrained = true'))
+    report = run_experiment(load_experiment(small, str(corpus)), tmp_path / "out", changes=quick, seeds=2)
+    row = report["rows"]["cascade"]
+    assert list(row["directions"]) == ["text->speech", "speech->text"] and "mean" not in row and "mean" in report["rows"]["leaky"]
+    assert "control: cascade" in (tmp_path / "out" / "table.md").read_text() and not list((tmp_path / "out" / "runs").glob("*cascade*"))
+    made = load_experiment(small, str(corpus)).variants[-1].config()
+    batch = load_batch(run.open_manifest(made.data), made, progress=False).split("test")
+    x, y = (torch.nn.functional.normalize(batch.inputs[name], dim=-1) for name in ("text", "speech"))
+    captions = np.array([item.caption for item in batch.items])
+    best = captions[(x @ y.T).argmax(1).numpy()]
+    assert row["directions"]["text->speech"]["R@1"]["values"][0] == pytest.approx(np.mean(best == captions))
+    with pytest.raises(experiment.UserError, match="need one space, got widths image 12, text 8"):
+        untrained_report(made.replace(data={"modalities": ["image", "text"]}))
+    small.write_text(text.replace('name = "cascade"', 'name = "cascade"\nuntrained = true').replace("control = true\n", "", 2))
+    with pytest.raises(experiment.UserError, match="variant 'cascade': untrained: expected a control"):
+        load_experiment(small)
 
 
 def test_crossed_variants(small):
@@ -107,6 +135,19 @@ def test_crossed_variants(small):
     made = load_experiment(small)
     assert [variant.name for variant in made.variants] == ["L_C, clean", "L_C, noisy", "m-LTM, clean", "m-LTM, noisy", "leaky"]
     assert made.variants[3].config().data.noise == {"text": 0.4} and made.variants[3].config().objective.eps == 0.1
+
+
+def test_a_direction_that_is_not_there(small, quick, tmp_path):
+    small.write_text(small.read_text().replace("seeds = 2", 'seeds = 1\ndirections = ["txt->image"]'))
+    with pytest.raises(experiment.UserError, match="directions: a variant has none of txt->image; it has image->text, text->image"):
+        run_experiment(load_experiment(small), tmp_path / "out", changes=quick)
+
+
+def test_a_corpus_to_test_on_that_is_not_there_is_told_before_the_work(small, quick, tmp_path, monkeypatch):
+    (tmp_path / "other.jsonl").unlink()
+    monkeypatch.setattr(run.Trainer, "fit", lambda self: pytest.fail("began to work"))
+    with pytest.raises(experiment.UserError, match="other.jsonl: cannot be read"):
+        run_experiment(load_experiment(small), tmp_path / "out", changes=quick)
 
 
 def test_a_corpus_in_the_place_of_all(small, manifest):

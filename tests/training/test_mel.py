@@ -2,8 +2,12 @@
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
+from transphere.training.config import Encoder
+from transphere.training.encoders.networks import pipeline
+from transphere.training.errors import CorruptFile
 from transphere.training.pipelines.sound import ClapMel, LogMel, PannMel, Spectrogram, Wave, mask
 
 
@@ -117,6 +121,36 @@ def test_waves_and_spectrograms():
     spectrogram = Spectrogram(3.0, frozenset()).of_samples(samples, None)
     assert spectrogram.shape == (1, 257, (48000 - 353) // 159)
     assert abs(float(spectrogram.mean())) < 1e-5 and abs(float(spectrogram.std()) - 1) < 1e-3
-    for pipeline in (Wave(1.0, frozenset()), Spectrogram(1.0, frozenset()), PannMel(1.0, frozenset()), ClapMel(10.0, frozenset())):
-        batch = pipeline.collate([pipeline.blank(), pipeline.blank()])
+    for made in (Wave(1.0, frozenset()), Spectrogram(1.0, frozenset()), PannMel(1.0, frozenset()), ClapMel(10.0, frozenset())):
+        batch = made.collate([made.blank(), made.blank()])
         assert all(x.isfinite().all() for x in (batch.values() if isinstance(batch, dict) else [batch]))
+
+
+@pytest.mark.parametrize("name", ["clap", "clap-fused", "hubert", "pann-resnet38", "resnet18-audio"])
+def test_strange_files(name, tmp_path):
+    """Of any rate and length, loud beyond sense: finite; or an error that names the file."""
+    made = pipeline(Encoder(name, augment=["crop"]))
+    noise = np.random.default_rng(0).normal(size=(48000, 2))
+    good = {"one.wav": (np.full(9, 0.5), 8000), "high é.wav": (0.1 * noise, 192000), "loud.wav": (np.full(300_000, 1e30), 44100)}
+    for file, (samples, rate) in good.items():
+        soundfile.write(tmp_path / file, samples.astype(np.float32), rate, subtype="FLOAT")
+        for random in (None, np.random.default_rng(0)):
+            sample = made.read(tmp_path / file, None, random)
+            assert all(x.isfinite().all() for x in (sample.values() if isinstance(sample, dict) else [sample])), file
+    soundfile.write(tmp_path / "nan.wav", np.full(700_000, np.nan, np.float32), 44100, subtype="FLOAT")
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0), 44100)
+    soundfile.write(tmp_path / "whole.flac", 0.1 * noise.repeat(12, 0), 44100)
+    (tmp_path / "cut.flac").write_bytes((tmp_path / "whole.flac").read_bytes()[:90_000])
+    (tmp_path / "text.wav").write_text("no sound")
+    for file in ("nan.wav", "empty.wav", "cut.flac", "text.wav", "missing.wav"):
+        with pytest.raises(CorruptFile, match=file):
+            made.read(tmp_path / file, None, None)
+
+
+def test_only_the_cut_is_decoded_and_it_is_the_same(tmp_path):
+    made = pipeline(Encoder("pann-resnet38", seconds=1.0))
+    samples = sound(5, 32000)
+    soundfile.write(tmp_path / "a.wav", samples, 32000, subtype="FLOAT")
+    torch.testing.assert_close(made.read(tmp_path / "a.wav", None, None), made.of_samples(samples, None))
+    part, rate = made.part(tmp_path / "a.wav", None)
+    assert len(part) == rate == 32000

@@ -235,6 +235,9 @@ def test_an_npm_package(tmp_path, monkeypatch):
     archive.write_bytes(tar({"package/one.bin": b"1"}, "gz"))
     program(tmp_path / "bin", "npm", f'[ "$1 $3" = "pack fake-data@1.0" ] && cp "{archive}" .', monkeypatch)
     assert (fetch(pinned(archive, "npm")) / "package/one.bin").read_bytes() == b"1"
+    scoped = replace(pinned(archive, "npm"), name="@scope/fake-data")
+    program(tmp_path / "bin", "npm", f'[ "$3" = "@scope/fake-data@1.0" ] && cp "{archive}" .', monkeypatch)
+    assert fetch(scoped).name == "@scope-fake-data-1.0"
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="fake-data 1.0: the download from npm failed: npm is not installed") as caught:
         fetch(replace(pinned(archive, "npm"), keep=("*",)))

@@ -10,13 +10,14 @@ from PIL import Image
 from small_corpus import install, write
 
 from transphere import frechet_mean
-from transphere.training import queries
+from transphere.training import config, queries
+from transphere.training.batch import load_batch
 from transphere.training.cli import main
 from transphere.training.embeddings import embed_items, every_set
 from transphere.training.errors import UserError
 from transphere.training.evaluator import draw
 from transphere.training.queries import points_of, samples
-from transphere.training.run import open_run
+from transphere.training.run import fit, open_run
 from transphere.training.search import search
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -180,7 +181,15 @@ def test_runs_without_or_with_several_such_modalities(manifest, tiny, tmp_path, 
         assert main(["search", run, "--query", f"text={value}", "--to", "image"]) == 0
         found.append(lines(capsys))
     assert found[0] == found[1] == found[2] and len(found[0]) == 10
-    for value, words in (("[1, 2]", "a list of 10 finite numbers"), ("[1e999]", "finite"), ("{", "{"), ("/none", "cannot be read")):
+    huge, large = (json.dumps([float(e)] * 9 + [-float(e)]) for e in ("1e39", "3e38"))
+    for value, words in (
+        ("[1, 2]", "a list of 10 finite numbers"),
+        ("[1e999]", "finite"),
+        ("{", "{"),
+        (huge, "10 finite"),
+        (large, "no finite point"),
+        ("/none", "cannot be read"),
+    ):
         assert main(["search", run, "--query", f"text={value}", "--to", "image"]) == 2
         assert words in capsys.readouterr().err
 
@@ -191,6 +200,48 @@ def test_two_modalities_of_one_kind(files, monkeypatch):
     with pytest.raises(UserError, match="--audio: several take it: text, speech; say which by --query MODALITY=FILE"):
         queries.modality_for(run, "audio")
     assert queries.modality_for(run, "image") == "image"
+
+
+def test_queries_of_trained_encoders(tiny, tmp_path, monkeypatch, capsys):
+    install(monkeypatch, tmp_path / "cache")
+    made = config.load("ismir2024", [*tiny, f"data.manifest={write(tmp_path)}", "optim.epochs=1", "data.workers=0"])
+    towers = {"text": config.Encoder(name="bert", size="tiny"), "image": config.Encoder(name="clip-image", size="tiny")}
+    fit(made.replace(model={"encoders": towers}), tmp_path / "run", progress=False)
+    run = open_run(tmp_path / "run")
+    assert [queries.kind_of(run, name) for name in ("image", "text", "speech")] == ["image", "text", "speech"]
+    item = run.manifest.items[7]
+    batch = next(load_batch(run.manifest, run.config).stream([[7]]))
+    for name, content in (("image", str(tmp_path / "bild ü7.png")), ("text", item.modalities["text"]["texts"][0])):
+        with torch.no_grad():
+            expected = run.model({name: batch.inputs[name]})[name].loc
+            torch.testing.assert_close(run.model({name: queries.encode(run, name, [content])})[name].loc, expected)
+        assert main(["search", str(run.path), f"--{name}", content, "--to", "speech", "--top", "3"]) == 0
+        assert len(lines(capsys)) == 3
+
+
+def test_a_run_that_classifies_has_nothing_to_search(tiny, tmp_path, monkeypatch, capsys):
+    install(monkeypatch, tmp_path / "cache")
+    sets = [word for text in tiny for word in ("--set", text)]
+    run = str(tmp_path / "run")
+    encoders = config.load("ismir2024").data.encoders
+    sets += [word for name, kind in encoders.items() for word in ("--set", f"data.encoders.{name}={kind}")]
+    assert main(["fit", "softmax", "--data", str(write(tmp_path)), "--out", run, *sets]) == 0
+    for argv in (
+        ["search", run, "--text", "thing 1", "--to", "image"],
+        ["embed", run, "--out", str(tmp_path / "e")],
+        ["eval", run, "--gap"],
+        ["check", "metrics", run],
+    ):
+        assert main(argv) == 2
+        assert "was trained to classify (softmax)" in capsys.readouterr().err
+    assert main(["eval", run]) == 0
+
+
+@pytest.mark.parametrize("command", [["eval"], ["embed"], ["search"], ["check"], ["check", "metrics"]])
+def test_help(command, capsys):
+    with pytest.raises(SystemExit) as error:
+        main([*command, "--help"])
+    assert error.value.code == 0 and capsys.readouterr().out.startswith("usage: transphere " + " ".join(command))
 
 
 def test_draws_of_a_point_are_itself():

@@ -143,7 +143,7 @@ def test_the_average_is_what_is_judged_and_kept(manifest, tiny, tmp_path):
     assert records(tmp_path / "ema")[-1]["val"] != records(tmp_path / "plain")[-1]["val"]
     weights, facts = checkpoint.load_weights(tmp_path / "ema" / "best.safetensors")
     if facts["epoch"] == ema["epoch"]:
-        assert all(torch.equal(x, ema["average"]["module." + name]) for name, x in weights.items())
+        assert all(torch.equal(x, ema["average"]["module.0." + name]) for name, x in weights.items())
     assert weights.keys() == plain["model"].keys() and open_run(tmp_path / "ema").epoch == facts["epoch"]
 
 

@@ -40,7 +40,7 @@ def same_state(one, other):
     assert (a["step"], a["epoch"], a["best"], a["waited"]) == (b["step"], b["epoch"], b["best"], b["waited"])
 
 
-@pytest.mark.parametrize("name", config.recipe_names())
+@pytest.mark.parametrize("name", [name for name in config.recipe_names() if not config.load(name).model.encoders])
 def test_every_recipe_learns(name, manifest, tiny, tmp_path):
     """On a corpus of vectors that any of them can learn, in a second; items share captions."""
     fit(recipe(manifest, tiny, "optim.lr=0.01", name=name), tmp_path / "run", progress=False)
@@ -48,7 +48,7 @@ def test_every_recipe_learns(name, manifest, tiny, tmp_path):
     assert last["val_mrr"] > 0.3 and last["loss"] < first["loss"]
 
 
-@pytest.mark.parametrize("name", config.OBJECTIVES)
+@pytest.mark.parametrize("name", [name for name in config.OBJECTIVES if name not in ("gated", "film")])  # these take two modalities
 def test_every_objective_trains(name, manifest, tiny, tmp_path):
     options = ["objective.eps=0.1"] if name == "entropic-contrastive" else []
     duplicates = {"learning-to-match": "positive", **dict.fromkeys(("sliced", "mmcosine", "softmax"))}.get(name, "ignore")

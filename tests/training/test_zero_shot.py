@@ -18,12 +18,18 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 CLASSES = ["kind_0", "kind_1", "kind_2"]
 
 
+_trained = {}
+
+
 @pytest.fixture
-def run(tmp_path, tiny, monkeypatch):
-    install(monkeypatch, tmp_path / "cache")
-    sets = [word for text in [*tiny, "optim.epochs=30", "run.eval_every=10", "model.dropout=0.0"] for word in ("--set", text)]
-    assert main(["fit", "ismir2024", "--data", str(write(tmp_path)), "--out", str(tmp_path / "run"), *sets]) == 0
-    return tmp_path / "run"
+def run(tmp_path_factory, tiny, monkeypatch):
+    """One run for all tests."""
+    folder = _trained.setdefault("folder", tmp_path_factory.mktemp("trained"))
+    install(monkeypatch, folder / "cache")
+    if not (folder / "run").exists():
+        sets = [word for text in [*tiny, "optim.epochs=30", "run.eval_every=10", "model.dropout=0.0"] for word in ("--set", text)]
+        assert main(["fit", "ismir2024", "--data", str(write(folder)), "--out", str(folder / "run"), *sets]) == 0
+    return folder / "run"
 
 
 def test_prompts_and_training_means(run, capsys):

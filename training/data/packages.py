@@ -34,16 +34,17 @@ def fetch(package: Package) -> Path:
     Raises SourceUnavailable when a Debian package cannot be had on this machine, else UserError, both naming the package.
     """
     home = cache_dir() / "packages"
-    folder = home / f"{package.name}-{package.version}"
+    name = package.name.replace("/", "-")  # npm's @scope/name
+    folder = home / f"{name}-{package.version}"
     if _complete(folder, package):
         return folder
     with disk_errors(home):
         home.mkdir(parents=True, exist_ok=True)
         _check_space(package, home)
-        with locked(home / f".{package.name}.lock", f"fetches {package}"):
+        with locked(home / f".{name}.lock", f"fetches {package}"):
             if _complete(folder, package):  # another process was first
                 return folder
-            prefix = f".{package.name}-part-"
+            prefix = f".{name}-part-"
             for dead in home.glob(prefix + "*"):  # we hold the lock, so whoever began these was killed
                 shutil.rmtree(dead, ignore_errors=True)
             with tempfile.TemporaryDirectory(dir=home, prefix=prefix) as work_name:

@@ -57,7 +57,7 @@ MOONSHINE = Package(  # later versions of this package no longer carry the model
     "0.1.0",
     "0f833deb43bad5dcfb4cfd3257b6df83ef9abd3f27be3199622fe41932e8d916",
     56369045,
-    ("*/tiny-en/encoder_model.ort",),
+    ("*/tiny-en/*",),
     platform="manylinux_2_34_x86_64",
 )
 OPENMOJI = Package(

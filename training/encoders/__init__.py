@@ -11,6 +11,7 @@ from .duration import Duration
 from .image import EfficientNetLite0
 from .speech import MoonshineTiny
 from .text import MiniLM
+from .transcript import MoonshineTranscript
 
 
 class Encoder(Protocol):
@@ -29,7 +30,7 @@ class Encoder(Protocol):
         """float32 (n, dim). UserError that names the file when one cannot be read."""
 
 
-ENCODERS: dict[str, type[Encoder]] = {cls.name: cls for cls in (EfficientNetLite0, MiniLM, MoonshineTiny, Duration)}
+ENCODERS: dict[str, type[Encoder]] = {cls.name: cls for cls in (EfficientNetLite0, MiniLM, MoonshineTiny, MoonshineTranscript, Duration)}
 
 
 def encoder(name: str) -> Encoder:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..config import Encoder
 from ..pipelines import check_augment
-from ..pipelines.caption import Caption, Tokens
+from ..pipelines.caption import ByteTokens, Caption, PublishedTokens
 from ..pipelines.picture import CLIP, HALF, IMAGENET, Picture
 from ..pipelines.sound import ClapMel, Spectrogram, Wave
 from .hugging import Tower, expectations
@@ -82,9 +82,9 @@ class ClipText(Tower):
     @classmethod
     def pipeline(cls, config: Encoder) -> Caption:
         if config.pretrained:
-            tokens = Tokens.pretrained(config.pretrained, cls.longest)
+            tokens = PublishedTokens(config.pretrained, cls.longest)
         else:
-            tokens = Tokens.of_bytes(*cls.special(config), offset=3, longest=cls.longest)
+            tokens = ByteTokens(*cls.special(config), offset=3, longest=cls.longest)
         return Caption(tokens, config.template, check_augment(config, Caption.known))
 
     @classmethod
@@ -148,6 +148,11 @@ class Hubert(Tower):
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         self.mixture = nn.Parameter(torch.zeros(model.config.num_hidden_layers + 1))
+
+    def freeze(self, count: int) -> None:
+        """As of any encoder; the mixture is trained also over frozen states, as SUPERB does it."""
+        super().freeze(count)
+        self.mixture.requires_grad_(True)
 
     @classmethod
     def pipeline(cls, config: Encoder) -> Wave:

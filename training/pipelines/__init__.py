@@ -23,6 +23,9 @@ class Pipeline(Protocol):
 
     kind: str  # the key of the manifest's entries that it reads: "path" or "texts"
 
+    def check(self, items: Sequence[Item]) -> None:
+        """UserError where it cannot make anything of these items."""
+
     def read(self, content: object, item: Item, generator: np.random.Generator | None) -> Sample:
         """The sample of an item; `content` is a Path, or a list of texts. A generator augments, None does not."""
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..data.manifest import Item
-from ..errors import UserError
-from .eda import eda
+from ..errors import UserError, near
+from .eda import eda, synonyms
 
 DROP = 0.05  # of the metadata, or of the words where there is no template (ISMIR 2024, section 4.1.2)
 
@@ -30,6 +32,15 @@ class Caption:
         self.tokens, self.template, self.augment = tokens, template, augment
         self.fields = [field for _, field, _, _ in string.Formatter().parse(template) if field] if template else []
 
+    def check(self, items: Sequence[Item]) -> None:
+        """A field that no item has is a mistake in the template; one that some lack is left empty there."""
+        if "eda" in self.augment:
+            synonyms()  # once, before there are workers
+        for field in self.fields:
+            if not any(field in _known(item) for item in items):
+                known = {name for item in items for name in _known(item)}
+                raise UserError(f"template: no item has {field!r} in its meta; {near(field, known)}")
+
     def read(self, content: list[str], item: Item, generator: np.random.Generator | None) -> Tensor:
         return self.of_text(self.text(content, item, generator))
 
@@ -37,11 +48,8 @@ class Caption:
         """The text of an item before it becomes tokens."""
         augment = self.augment if generator is not None else frozenset()
         if self.template:
-            known = {"caption": item.caption, "label": item.label, **item.meta}
-            missing = [field for field in self.fields if field not in known]
-            if missing:
-                raise UserError(f"item {item.id!r}: template: no {missing[0]!r} in its meta; it has {', '.join(known)}")
-            kept = {f: "" if "drop" in augment and generator.random() < DROP else str(known[f]) for f in self.fields}
+            known = _known(item)
+            kept = {f: "" if "drop" in augment and generator.random() < DROP else str(known.get(f, "")) for f in self.fields}
             text = self.template.format_map(kept)
         else:
             text = texts[0 if generator is None else int(generator.integers(len(texts)))]
@@ -62,27 +70,46 @@ class Caption:
         return {"input_ids": ids, "attention_mask": (torch.arange(ids.shape[1]) < lengths[:, None]).long()}
 
 
-class Tokens:
-    """Text to at most `longest` token numbers, the special ones included."""
+def _known(item: Item) -> dict:
+    return {"caption": item.caption, "label": item.label, **item.meta}
 
-    def __init__(self, encode: Callable[[str], list[int]], pad: int) -> None:
-        self.encode, self.pad = encode, pad
 
-    @classmethod
-    def pretrained(cls, name: str, longest: int) -> Tokens:
-        """Those of a published tokenizer, by name or local folder."""
+class Tokens(Protocol):
+    """Text to token numbers, the special ones included."""
+
+    pad: int
+
+    def encode(self, text: str) -> list[int]: ...
+
+
+class PublishedTokens:
+    """Those of a published tokenizer, by name or local folder, at most `longest`."""
+
+    def __init__(self, name: str, longest: int) -> None:
         from transformers import AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name)
+            self.tokenizer = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError, TypeError) as error:  # the last where transformers 4 finds no vocabulary
             raise UserError(f"pretrained: {name}: no tokenizer that can be read: {str(error).splitlines()[0]}") from None
-        if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers 5 makes an empty one where the vocabulary is missing
+        if len(self.tokenizer) <= len(self.tokenizer.all_special_ids):  # transformers 5 makes an empty one where the vocabulary is missing
             raise UserError(f"pretrained: {name}: its tokenizer knows no words; is vocab.txt or tokenizer.json missing?")
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        return cls(lambda text: tokenizer(text, truncation=True, max_length=longest)["input_ids"], pad)
+        self.pad = self.tokenizer.eos_token_id if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
+        self.longest = longest
 
-    @classmethod
-    def of_bytes(cls, first: int, last: int, pad: int, offset: int, longest: int) -> Tokens:
-        """UTF-8 bytes as numbers from `offset`: for random weights, which know no vocabulary."""
-        return cls(lambda text: [first, *(offset + byte for byte in text.encode()[: longest - 2]), last], pad)
+    def encode(self, text: str) -> list[int]:
+        return self.tokenizer(text, truncation=True, max_length=self.longest)["input_ids"]
+
+
+@dataclass(frozen=True)
+class ByteTokens:
+    """UTF-8 bytes as numbers from `offset`, at most `longest`: for random weights, which know no vocabulary."""
+
+    first: int
+    last: int
+    pad: int
+    offset: int
+    longest: int
+
+    def encode(self, text: str) -> list[int]:
+        return [self.first, *(self.offset + byte for byte in text.encode()[: self.longest - 2]), self.last]

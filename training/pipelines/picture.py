@@ -35,6 +35,9 @@ class Picture:
         self.size, self.augment = size, augment
         self.mean, self.deviation = (torch.tensor(values)[:, None, None] for values in colours)
 
+    def check(self, items: Sequence[Item]) -> None:
+        """Files are looked at when they are read."""
+
     def read(self, content: Path, item: Item, generator: np.random.Generator | None) -> Tensor:
         return self.of_image(flatten(open_image(content)), generator)
 
@@ -57,6 +60,10 @@ class Picture:
         return x.contiguous()
 
     def _middle(self, image: Image.Image) -> np.ndarray:
+        if max(image.size) > 16 * min(image.size):  # a stripe would grow beyond all memory; only its middle is seen
+            side = 2 * min(image.size)
+            left, top = max(0, image.width - side) // 2, max(0, image.height - side) // 2
+            image = image.crop((left, top, min(image.width, left + side), min(image.height, top + side)))
         width, height = image.size
         scaled = (self.size, int(self.size * height / width)) if width <= height else (int(self.size * width / height), self.size)
         pixels = np.asarray(image.resize(scaled, Image.Resampling.BICUBIC))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..data.manifest import Item
 from ..errors import UserError
+from ..signals import SIGNALS
 from . import Pipeline, Sample, read
 
 Loaded = tuple[list[int], dict[str, Sample] | UserError]
@@ -47,6 +50,7 @@ def samples_of(
         batch_size=None,
         sampler=index_lists,
         num_workers=workers,
+        multiprocessing_context="fork" if workers and "fork" in multiprocessing.get_all_start_methods() else None,  # else it imports anew
         generator=torch.Generator(),  # it would draw a seed for its workers, which use none, from the global one
         pin_memory=device.type == "cuda",
         worker_init_fn=_quiet if workers else None,
@@ -66,3 +70,5 @@ def worker_count(asked: int | None) -> int:
 
 def _quiet(worker: int) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # else it warns of the fork
+    for number in SIGNALS:  # a cluster may send them to all processes of a job; it is for the one that trains to stop
+        signal.signal(number, signal.SIG_IGN)

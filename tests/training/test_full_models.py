@@ -1,0 +1,103 @@
+"""The full models of the papers at reduced width: every recipe fits and is measured, in seconds. At full width they are `slow`."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from transphere.training import config
+from transphere.training.bench_step import bench_step
+from transphere.training.cli import main
+from transphere.training.errors import UserError
+from transphere.training.pipelines import caption, eda
+from transphere.training.run import fit, open_run
+
+pytestmark = pytest.mark.usefixtures("one_thread", "no_wordnet")
+FULL = [name for name in config.recipe_names() if config.load(name).model.encoders]
+
+
+@pytest.fixture
+def no_wordnet(monkeypatch):
+    monkeypatch.setattr(eda, "synonyms", dict)
+    monkeypatch.setattr(caption, "synonyms", dict)
+
+
+def reduced(name, *more):
+    """A recipe with its encoders at the width for tests and random weights."""
+    modalities = config.load(name).model.encoders
+    small = [f"model.encoders.{m}.{change}" for m in modalities for change in ("pretrained=", "size=tiny")]
+    return config.load(name, [*small, "model.dim=16", "model.hidden=24", "run.device=cpu", "data.workers=0", *more])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("full")
+    rows, random = [], np.random.default_rng(0)
+    soundfile.write(root / "long.flac", 0.1 * random.normal(size=12 * 16000), 16000)  # longer than CLAP's 10 s
+    for i in range(12):
+        Image.fromarray(random.integers(0, 255, (70, 90, 3), dtype=np.uint8)).save(root / f"{i}.jpg")
+        soundfile.write(root / f"{i}.wav", 0.1 * random.normal(size=8000), 16000)
+        sound = {"path": "long.flac" if i == 0 else f"{i}.wav"}
+        modalities = {"audio": sound, "speech": sound, "image": {"path": f"{i}.jpg"}, "text": {"texts": [f"caption {i}", f"words {i}"]}}
+        row = {"id": f"i{i}", "split": "train" if i < 6 else "val" if i < 9 else "test", "group": f"g{i}", "caption": f"caption {i}"}
+        rows.append({**row, "modalities": modalities, "meta": {"title": f"t{i}", "channel": "c", "upload_date": "2020-01-01"}})
+    (root / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return root
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_every_full_model_trains(name, folder, tmp_path):
+    modalities = json.dumps(list(config.load(name).model.encoders))
+    made = reduced(name, f"data.manifest={folder}/manifest.jsonl", f"data.modalities={modalities}", "optim.epochs=2", "optim.batch_size=3")
+    done = fit(made, tmp_path / "run", progress=False)
+    assert done["epochs"] == 2 and math.isfinite(done["val_mrr"])
+    count = len(config.load(name).model.encoders)
+    assert len(open_run(tmp_path / "run").evaluate("test", progress=False)["directions"]) == (9 if count == 3 else 2)
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_every_full_model_is_measured(name):
+    report = bench_step(reduced(name), recipe=name, batch=3, steps=1, loader=name == "ismir2024-full")
+    assert report.step == sum(report.sections.values()) > 0
+    harnessed = name == "ismir2024-full"
+    assert list(report.losses) == (["harnessed", "contrastive", "sliced"] if harnessed else [config.load(name).objective.name])
+    assert name in report.text() and (report.overhead is not None) == harnessed
+    assert not harnessed or report.loader["items_per_second"] > 0
+
+
+def test_the_command_prints_it(capsys):
+    small = [f"--set=model.encoders.{m}.{change}" for m in ("audio", "text") for change in ("pretrained=", "size=tiny")]
+    arguments = ["bench", "step", "m-ltm-full", "--batch", "2", "--steps", "1", "--no-loader", "--json", "--set=model.dim=8", *small]
+    assert main(arguments) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["batch"] == 2 and report["step"] > 0 and report["memory"]["peak of a step"] > 0
+    for wrong, message in ((["ismir2024"], "has no model.encoders"), (["m-ltm-full", "--batch", "1"], "--batch: expected at least 2")):
+        assert main(["bench", "step", *wrong]) == 2 and message in capsys.readouterr().err
+
+
+def test_recipes_are_those_of_the_papers():
+    ismir, mltm = config.load("ismir2024-full"), config.load("m-ltm-full")
+    assert (ismir.model.dim, ismir.model.kappa, ismir.objective.n_samples, ismir.objective.n_projections) == (512, (64.0, 128.0), 16, 100)
+    assert (ismir.optim.lr, ismir.optim.batch_size, ismir.objective.temperature) == (1e-4, 16 * 64, 0.07)
+    assert {e.freeze for e in ismir.model.encoders.values()} == {-1}
+    assert (mltm.model.dim, mltm.optim.lr, mltm.optim.batch_size, mltm.optim.epochs) == (1024, 1e-4, 256, 30)
+    for name in ("coordination-pcmc-full", "coordination-pcmr-full"):
+        made = config.load(name)
+        assert (made.model.dim, made.model.head, made.optim.batch_size, made.optim.weight_decay) == (256, "residual", 80, 0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FULL)
+def test_full_width(name):
+    """One step at full width, random weights; minutes, and up to 10 GiB."""
+    report = bench_step(config.load(name, ["run.device=cpu"]), recipe=name, batch=2, steps=1, loader=False)
+    assert report.step > 0
+
+
+def test_a_recipe_of_vectors_is_refused():
+    made = config.load("ismir2024").replace(model={"encoders": {"a": config.Encoder("mlp"), "b": config.Encoder("mlp")}})
+    with pytest.raises(UserError, match="vectors have no fixed width"):
+        bench_step(made)

@@ -1,0 +1,38 @@
+"""`transphere bench step`: what a training step of a full model costs on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import Any
+
+from .errors import UserError
+
+
+def add_arguments(commands: Any) -> None:
+    """Join the command `bench step` to the command line."""
+    text = "measure a training step of a full model with random weights: time, memory, the share of each loss, the reading of files"
+    bench = commands.add_parser("bench", help="measure a training step", description="Measure.")
+    kinds = bench.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    step = kinds.add_parser("step", help=text, description=text[0].upper() + text[1:] + ".")
+    step.set_defaults(call=_step)
+    step.add_argument("recipe", nargs="?", default="ismir2024-full", metavar="RECIPE", help="one with encoders (default: ismir2024-full)")
+    step.add_argument("--batch", type=int, metavar="N", help="items a step (default: the recipe's optim.batch_size)")
+    step.add_argument("--steps", type=int, default=3, metavar="N", help="how many are timed, after one that is not (default: 3)")
+    step.add_argument("--no-loader", action="store_true", help="do not measure how fast files are read")
+    step.add_argument("--json", action="store_true", help="print everything as JSON instead of a table")
+    step.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as for fit")
+
+
+def _step(arguments: argparse.Namespace) -> None:
+    from . import config as configuration
+    from .bench_step import bench_step
+
+    for name, least in (("batch", 2), ("steps", 1)):
+        value = getattr(arguments, name)
+        if value is not None and value < least:
+            raise UserError(f"--{name}: expected at least {least}, got {value}")
+    config = configuration.load(arguments.recipe, arguments.set)
+    report = bench_step(config, recipe=arguments.recipe, batch=arguments.batch, steps=arguments.steps, loader=not arguments.no_loader)
+    print(json.dumps({**asdict(report), "step": report.step, "overhead": report.overhead}, indent=1) if arguments.json else report.text())
