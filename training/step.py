@@ -67,9 +67,9 @@ class Step:
             self.alone = torch.compile(self.alone)
         self.shared = self.alone
         if world.size > 1:
-            # Every parameter of a head has its part in a distribution; an encoder may leave some unused, or skip layers at random.
-            encoders = any(p.requires_grad and ".encoder." in name for name, p in model.named_parameters())
-            self.shared = DistributedDataParallel(self.alone, find_unused_parameters=encoders)
+            # An encoder may leave parameters unused, or skip layers at random. It also keeps torch from laying out its buckets anew after
+            # the first step: three processes and more would then sum in another order, and a resumed run once more in the first one.
+            self.shared = DistributedDataParallel(self.alone, find_unused_parameters=True)
 
     def check(self) -> None:
         """UserError where chunks cannot give the gradient of the whole: a BatchNorm in training sees a chunk at a time."""

@@ -207,6 +207,7 @@ class Trainer:
             keyed["rows"] = slice(rows.start, rows.stop)
         if self.classes:
             keyed["labels"] = self.labels[index]
+        torch.manual_seed(noise)  # for an objective that draws by itself: on all processes alike
         loss, parts = self.objective(laws, done.present, *groups, **keyed)
         values = {"loss": float(loss.detach()), **{name: float(value) for name, value in parts.items()}}
         wrong = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]

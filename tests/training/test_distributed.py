@@ -22,7 +22,7 @@ from transphere.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 REQUIRED = {"entropic-contrastive": ["objective.eps=0.1"], "pcmc": ["objective.learnable=true"], "pcme": ["objective.uniformity=1.0"]}
-DUPLICATES = {"sliced": None, "learning-to-match": "positive"}
+DUPLICATES = {"sliced": None, "learning-to-match": "positive", "mmcosine": None, "softmax": None, "gated": None, "film": None}
 
 
 def recipe(manifest, tiny, name, *more):
@@ -146,7 +146,13 @@ def test_torchrun_trains_what_one_process_trains(manifest, tiny, tmp_path):
     for a, b in zip(one, two, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4) and a["sliced"] == pytest.approx(b["sliced"], rel=1e-4)
         assert a["val_mrr"] == pytest.approx(b["val_mrr"], abs=0.05)
-    # Several processes resume what one has begun, and the other way round; and all of them refuse alike.
+
+
+@pytest.mark.slow
+def test_all_processes_refuse_alike(manifest, tiny, tmp_path):
+    sets = [word for text in (*tiny, "optim.epochs=1") for word in ("--set", text)]
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "mine.txt").write_text("")
     refused = torchrun("fit", "ismir2024", "--data", str(manifest), "--out", str(tmp_path / "two"), *sets)
     assert refused.returncode != 0 and refused.stderr.count("transphere: error: --out") == 1
 
