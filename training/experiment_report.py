@@ -34,11 +34,11 @@ def experiment_report(experiment: Experiment, measured: dict[str, list[dict]]) -
         row = {
             "control": variant.control,
             "directions": {d: summary([_kept(result)[d] for result in results]) for d in directions[variant.name]},
-            "classes": _nested([run["probes"]["classes"] for run in runs]),
+            "classes": _nested([run["probes"]["classes"] for run in runs], directions[variant.name]),
             "gap": _nested([run["probes"]["gap"] for run in runs]),
             "zero_shot": _nested([run["probes"]["zero_shot"] for run in runs]),
-            "enriched": _nested([run["probes"]["enriched"] for run in runs]),
-            "plan": _nested([run["probes"]["plan"] for run in runs]),
+            "enriched": _nested([run["probes"]["enriched"] for run in runs], directions[variant.name]),
+            "plan": _nested([run["probes"]["plan"] for run in runs], directions[variant.name]),
             "transfer": {corpus: _nested([_kept(run["transfer"][corpus]) for run in runs]) for corpus in experiment.test_on},
             "epochs": [run["test"]["epoch"] for run in runs],
             "modality_help": help_of_two(results),
@@ -93,9 +93,9 @@ def _mean(result: dict[str, dict], directions: list[str]) -> dict[str, float]:
     return {key: statistics.fmean(result[d][key] for d in directions) for key in KEPT}
 
 
-def _nested(reports: list[dict[str, dict[str, float]]]) -> dict[str, dict]:
-    """name -> summary, of those names that every seed has."""
-    names = [name for name in reports[0] if all(name in report for report in reports)]
+def _nested(reports: list[dict[str, dict[str, float]]], shown: list[str] | None = None) -> dict[str, dict]:
+    """name -> summary, of those names that every seed has, and that are among `shown` where that is given."""
+    names = [name for name in reports[0] if all(name in report for report in reports) and (shown is None or name in shown)]
     return {name: summary([report[name] for report in reports]) for name in names}
 
 
