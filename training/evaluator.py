@@ -6,6 +6,7 @@ score is the cosine, or minus the distance of a learned metric. A hit is the ite
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from .model import Model
 from .seeding import derive
 
 CHUNK = 128  # items whose samples are in memory at a time
-MEANS = {"frechet": frechet_mean, "chordal": chordal_mean}
+MEANS = {"frechet": functools.partial(frechet_mean, max_iter=1000), "chordal": chordal_mean}  # so many where classes spread widely
 Points = dict[tuple[str, ...], torch.Tensor]  # set of modalities, in the batch's order -> (N, d)
 
 

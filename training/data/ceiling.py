@@ -33,11 +33,13 @@ def ceiling(queries: Sequence[tuple[Hashable, int]], gallery: Sequence[tuple[Has
     for content, item in queries:
         asked[content].append(item)
 
-    def best(items: list[int]) -> float:
+    def best(items: Sequence[int]) -> float:
         hits = Counter(content for item in items for content in own.get(item, ()))
         return max((count / total[content] for content, count in hits.items()), default=0.0)
 
-    return fsum(best(items) for items in asked.values()) / len(queries)
+    alone = {item: best([item]) for item in {item for _, item in queries}}
+    hits = (len(items) * alone[items[0]] if len(set(items)) == 1 else best(items) for items in asked.values())
+    return fsum(hits) / len(queries)
 
 
 def ceilings(items: Sequence[Item], bytes_of: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -54,7 +56,7 @@ def ceilings(items: Sequence[Item], bytes_of: Mapping[str, str]) -> list[dict[st
         numbers: dict[Hashable, int] = {}
         key_of = [numbers.setdefault(item.caption or (item.id,), len(numbers)) for item in chosen]
         names = dict.fromkeys(name for item in chosen for name in item.modalities)
-        contents = {name: [(content, i) for i, item in enumerate(chosen) for content in _contents(item, name, bytes_of)] for name in names}
+        contents = {name: _numbered(chosen, name, bytes_of) for name in names}
         for query in names:
             for target in names:
                 answers = contents[target]
@@ -69,6 +71,12 @@ def ceilings(items: Sequence[Item], bytes_of: Mapping[str, str]) -> list[dict[st
                 about = {"split": split, "query": query, "target": target, "ceiling": best, "equal_captions": counted}
                 found.append({**about, "queries": len(asked), "shared": shared})
     return found
+
+
+def _numbered(items: Sequence[Item], name: str, bytes_of: Mapping[str, str]) -> list[tuple[int, int]]:
+    """(content, item) of one modality, each content as a number, since to hash a long vector again and again takes its time."""
+    number: dict[Hashable, int] = {}
+    return [(number.setdefault(content, len(number)), i) for i, item in enumerate(items) for content in _contents(item, name, bytes_of)]
 
 
 def _contents(item: Item, name: str, bytes_of: Mapping[str, str]) -> list[Hashable]:

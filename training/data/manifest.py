@@ -8,7 +8,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -127,11 +127,14 @@ class Manifest:
         return f"{len(self.items)} items, {len({item.group for item in self.items})} groups ({splits})"
 
 
+_FIELDS = [entry.name for entry in fields(Item)]
+
+
 def dump(items: Sequence[Item]) -> bytes:
     """The bytes of a manifest of these items."""
     rows = []
     for item in items:
-        row = asdict(item)
+        row = {name: getattr(item, name) for name in _FIELDS}  # asdict would copy every number of every vector
         if not row["meta"]:
             del row["meta"]
         rows.append(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")

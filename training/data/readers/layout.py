@@ -46,12 +46,13 @@ def inside(folder: Path, place: Path, name: str) -> str:
     return Path(os.path.relpath(place / name, folder)).as_posix()
 
 
-def lines(path: Path, encoding: str = "utf-8-sig") -> Iterator[tuple[str, str]]:
+def lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[str, str]]:
     """("FILE, line N", line) of every line that is not blank; a byte-order mark and the end of a Windows line are taken off."""
+    name = str(path)
     for number, line in enumerate(_decoded(path, encoding), start=1):
         line = line.removesuffix("\n").removesuffix("\r")
         if line.strip():
-            yield f"{path}, line {number}", line
+            yield f"{name}, line {number}", line
 
 
 def captions(path: Path, skipped: Skipped) -> list[str]:
@@ -63,13 +64,13 @@ def captions(path: Path, skipped: Skipped) -> list[str]:
         return []
 
 
-def header(path: Path, encoding: str = "utf-8-sig") -> list[str]:
+def header(path: Path, encoding: str = "utf-8") -> list[str]:
     """The column names of a CSV file, without the blanks around them that some lists have."""
     first = next(lines(path, encoding), ("", ""))[1]
     return [name.strip() for name in next(csv.reader([first]), [])]
 
 
-def table(path: Path, columns: Sequence[str], skipped: Skipped, encoding: str = "utf-8-sig") -> Iterator[tuple[str, dict[str, str]]]:
+def table(path: Path, columns: Sequence[str], skipped: Skipped, encoding: str = "utf-8") -> Iterator[tuple[str, dict[str, str]]]:
     """("FILE, line N", row) of a CSV file with a header. Rows without a value in one of ``columns``, or too long, go to ``skipped``."""
     names = header(path, encoding)
     if missing := [name for name in columns if name not in names]:
@@ -86,7 +87,7 @@ def table(path: Path, columns: Sequence[str], skipped: Skipped, encoding: str = 
             yield where, row
 
 
-def rows(path: Path, skipped: Skipped, encoding: str = "utf-8-sig", width: int = 0) -> Iterator[tuple[str, list[str]]]:
+def rows(path: Path, skipped: Skipped, encoding: str = "utf-8", width: int = 0) -> Iterator[tuple[str, list[str]]]:
     """("FILE, line N", cells) of a CSV file without a header; rows of fewer than ``width`` cells go to ``skipped``."""
     reader = csv.reader(_decoded(path, encoding))
     try:
@@ -170,7 +171,7 @@ def _decoded(path: Path, encoding: str) -> Iterator[str]:
                 number += 1
                 if b"\0" in line:
                     raise UserError(f"{path}, line {number}: holds a NUL byte, which no text has")
-                yield line.decode(encoding)
+                yield (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).decode(encoding)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
