@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,13 +95,15 @@ class Board:
         self.writer = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
 
     def add(self, record: dict) -> None:
-        """Every number of a record, a table's entries by name/entry and a list's by name/place, at the record's step."""
-        for name, value in record.items():
-            entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else [(None, value)]
-            for entry, inner in entries:
-                tag = name if entry is None else f"{name}/{entry}"
-                if isinstance(inner, list):
-                    self.writer.add_scalars(tag, {str(i): x for i, x in enumerate(inner)}, record["step"])
-                else:
-                    self.writer.add_scalar(tag, inner, record["step"])
+        """Every number of a record at the record's step; one within a table or a list by name/entry."""
+        for tag, value in _numbers(record):
+            self.writer.add_scalar(tag, value, record["step"])
         self.writer.flush()
+
+
+def _numbers(value: dict | list | float, tag: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(value, (dict, list)):
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _numbers(inner, f"{tag}/{name}" if tag else str(name))
+    else:
+        yield tag, value

@@ -67,7 +67,7 @@ class Trainer:
         if min(sizes) < self.world.size:
             raise UserError(f"optim.batch_size: a batch of {min(sizes)} items cannot be shared by {self.world.size} processes")
         self.steps_per_epoch = len(sizes)
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+        with self._generators_kept():
             torch.manual_seed(derive(config.run.seed, "init"))
             self.model = build_model(config.model, train.dims).to(self.device)
             self.classes = class_names(self.train) if config.objective.name in CLASSIFIERS else []
@@ -104,7 +104,8 @@ class Trainer:
         self.started = time.monotonic() - self.seconds
         total = self.config.optim.epochs
         board = Board(self.out, self.step) if self.config.run.tensorboard and self.first else None
-        with noted() as self.signals, self._generators_kept(), self._bar() as bar:
+        bar = progress_bar(self.out, total=total * self.steps_per_epoch, done=self.step, shown=self.progress, row=self.row)
+        with noted() as self.signals, self._generators_kept(), bar:
             while self.batch or self.epoch < total and not self._patience_is_over():
                 if not self.batch:
                     self.epoch, self.sums = self.epoch + 1, Sums()
@@ -294,7 +295,3 @@ class Trainer:
     def _generators_kept(self) -> torch.random.fork_rng:
         """The caller's generators are as before when the block ends."""
         return torch.random.fork_rng([self.device] if self.device.type == "cuda" else [])
-
-    def _bar(self) -> tqdm:
-        total = self.config.optim.epochs * self.steps_per_epoch
-        return progress_bar(self.out, total=total, done=self.step, shown=self.progress, row=self.row)
