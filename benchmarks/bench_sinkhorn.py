@@ -68,12 +68,13 @@ def geomloss(C, steps):
     return (ot.solve if C.dim() == 2 else ot.solve_batch)(C, reg=EPS, max_iter=steps).plan
 
 
-LATE, MIDDLE = 0.7, 1.1  # noise
+LATE, LATER_HALF, MIDDLE = 0.7, 0.9, 1.1  # noise
 
 
 def cases(device, quick):
     ot = optional("ot")
-    full = [(256, None, LATE), (256, None, MIDDLE), (1024, None, LATE), (64, 64, MIDDLE), (256, 64, LATE)]
+    # The large ones are easier, for the reference's sake: it takes plain iterations in float64.
+    full = [(256, None, LATE), (256, None, MIDDLE), (1024, None, LATER_HALF), (64, 64, MIDDLE), (256, 64, LATER_HALF)]
     for b, batch, noise in [(64, None, MIDDLE)] if quick else full:
         C = matched(b, noise=noise, batch=batch).to(device)
         peers = eager(600 if noise == LATE else 300, compile=not quick and not batch and b == 256)

@@ -15,7 +15,7 @@ import transphere as ts
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = "op way mode metric unit shape p20 p50 p80 rounds device threads versions commit timestamp".split()
-PEERS = {"pot": "POT", "scipy": "scipy", "numpy": "numpy", "triton": "triton"}
+PEERS = {"pot": "POT", "geomloss": "geomloss", "ott-jax": "ott-jax", "scipy": "scipy", "numpy": "numpy", "triton": "triton"}
 
 
 def processor() -> str:
@@ -88,6 +88,15 @@ def write_csv(path: Path, rows: Iterable[dict], about: dict[str, str]) -> None:
         for r in rows:
             figures = {p: f"{r[p]:.6g}" for p in ("p20", "p50", "p80")}
             writer.writerow(about | r | figures)
+
+
+def read_csv(path: Path, but: Iterable[str]) -> list[dict]:
+    """The rows of a file that write_csv wrote, without those of the ops `but`; none where there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        rows = [r for r in csv.DictReader(file) if r["op"] not in but]
+    return [r | {p: float(r[p]) for p in ("p20", "p50", "p80")} for r in rows]
 
 
 def tables(rows: list[dict]) -> str:

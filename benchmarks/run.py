@@ -22,6 +22,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="to spend on the rounds of a case and mode; default 5, quick .6")
     parser.add_argument("--threads", type=int, help="for all ways; default torch's choice")
     parser.add_argument("--out", type=Path, help="folder for benchmarks.csv and benchmarks.md; default benchmarks/results/<device>")
+    parser.add_argument("--add", action="store_true", help="leave the figures of other ops that are there; each keeps its commit")
     parser.add_argument("--commit", help="of a copy without its git folder")
     return parser.parse_args(argv)
 
@@ -56,8 +57,10 @@ def main(argv: list[str] | None = None) -> int:
     ]
     print("\n".join([*(f"{name}: {value}" for name, value in about.items()), *notes, ""]), flush=True)
 
-    rows, failed = [], []
+    failed = []
     out = args.out or HERE / "results" / report.folder_name(device)
+    rows = report.read_csv(out / "benchmarks.csv", but=args.ops) if args.add else []
+    notes += [f"{op}: measured at commit {at}, {when}" for op, at, when in dict.fromkeys((r["op"], r["commit"], r["timestamp"]) for r in rows)]
     for op in args.ops:
         try:
             fresh = []

@@ -63,6 +63,20 @@ def test_quick_writes_tidy_csv_and_markdown(bench):
     assert "| ours |" in out and "torch" in out
 
 
+def test_add_keeps_other_ops(tmp_path):
+    import report
+
+    file, about = tmp_path / "benchmarks.csv", {"device": "x", "threads": "2", "versions": "v", "commit": "abc", "timestamp": "t"}
+    fields = dict(way="ours", mode="forward", metric="time", unit="ms", shape="1")
+    rows = [report.row([1.0, 2.0], op=op, **fields) for op in ("a", "b")]
+    report.write_csv(file, rows, about)
+    (kept,) = report.read_csv(file, but=["a"])
+    assert (kept["op"], kept["commit"], kept["p50"]) == ("b", "abc", 1.5)
+    report.write_csv(file, [kept, report.row([3.0], op="a", **fields)], about | {"commit": "def"})
+    assert {(r["op"], r["commit"]) for r in report.read_csv(file, but=[])} == {("b", "abc"), ("a", "def")}
+    assert report.read_csv(tmp_path / "none.csv", but=[]) == [] and "### b, forward: 1" in report.tables([kept])
+
+
 class WrongSlope(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):

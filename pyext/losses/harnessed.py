@@ -46,7 +46,7 @@ class Harnessed(nn.Module):
         the two losses."""
         check_embeddings("Harnessed", embeddings, present)
         n = self.contrastive.n_samples
-        z = draw(embeddings, n, seed)                                                              # (S, batch, L, d)
+        z = draw(embeddings, n, seed)                                                        # (S, batch, L, d)
         twin = draw(embeddings, n, seed, turn=1) if self.sliced.debias else None
         parts = {
             "contrastive": contrastive(z, embeddings, present, groups, self.contrastive.temperature, self.contrastive.duplicates),

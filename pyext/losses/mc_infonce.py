@@ -45,7 +45,7 @@ class MCInfoNCE(nn.Module):
         """The loss and {"mc_infonce": itself, detached}. `present` and `groups` as in `Contrastive`, `seed` as in
         `ProbabilisticContrastive`."""
         check_embeddings("MCInfoNCE", embeddings, present)
-        z = draw(embeddings, self.n_samples, seed).transpose(1, 2)                                 # (S, L, batch, d)
+        z = draw(embeddings, self.n_samples, seed).transpose(1, 2)                           # (S, L, batch, d)
         check_groups("MCInfoNCE", groups, z.shape[2])
         losses = []
         with torch.autocast(z.device.type, enabled=False):

@@ -44,7 +44,7 @@ class MPC(nn.Module):
         for name, law in embeddings.items():
             if not isinstance(law, VonMisesFisher):
                 raise ValueError(f"MPC: {name}: expected a VonMisesFisher, got {type(law).__name__}")
-        centre = draw(embeddings, self.n_samples, seed).mean(2)                                    # (S, batch, d)
+        centre = draw(embeddings, self.n_samples, seed).mean(2)                              # (S, batch, d)
         check_groups("MPC", groups, centre.shape[1])
         S, batch, _ = centre.shape
         everyone = torch.ones(batch, dtype=torch.bool, device=centre.device)

@@ -48,7 +48,7 @@ class PCME(nn.Module):
         """The loss and its parts {"match", "bottleneck", "uniformity"}, each without its weight, detached. `present` and `groups` as in
         `Contrastive`, `seed` as in `ProbabilisticContrastive`."""
         check_embeddings("PCME", embeddings, present)
-        z = draw(embeddings, self.n_samples, seed)                                                 # (S, batch, L, d)
+        z = draw(embeddings, self.n_samples, seed)                                           # (S, batch, L, d)
         check_groups("PCME", groups, z.shape[1])
         with torch.autocast(z.device.type, enabled=False):
             pairs = index_pairs(embeddings)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from scipy.signal import resample_poly
 
 from ..errors import CorruptFile
 
@@ -28,6 +27,8 @@ def read_sound(path: str | Path, rate: int | None = None) -> tuple[np.ndarray, i
     mono = samples.mean(1)  # (n,)
     if rate in (None, found):
         return mono, found
+    from scipy.signal import resample_poly  # half a second to import, and every command imports this file
+
     factor = gcd(rate, found)
     return resample_poly(mono, rate // factor, found // factor).astype(np.float32), rate
 
