@@ -60,7 +60,8 @@ def main(argv: list[str] | None = None) -> int:
     failed = []
     out = args.out or HERE / "results" / report.folder_name(device)
     rows = report.read_csv(out / "benchmarks.csv", but=args.ops) if args.add else []
-    notes += [f"{op}: measured at commit {at}, {when}" for op, at, when in dict.fromkeys((r["op"], r["commit"], r["timestamp"]) for r in rows)]
+    others = dict.fromkeys((r["op"], r["commit"], r["timestamp"]) for r in rows)
+    notes += [f"{op}: measured at commit {at}, {when}" for op, at, when in others]
     for op in args.ops:
         try:
             fresh = []
