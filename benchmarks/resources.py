@@ -143,7 +143,8 @@ def triton_launches() -> list[tuple]:
     """(kernel, arguments, warps, constants) of the sample calls, each form once."""
     import torch
 
-    modules = [importlib.import_module(f"transphere.kernels.{path.stem}") for path in sorted((CSRC.parent / "kernels").glob("[a-z]*.py"))]
+    files = sorted(path.stem for path in (CSRC.parent / "kernels").glob("*.py"))
+    modules = [importlib.import_module(f"transphere.kernels.{name}") for name in files if name not in ("__init__", "_launch")]
     found: dict[str, tuple] = {}
 
     def record(kernel, programs, *args, num_warps=4, **constants):
@@ -161,7 +162,8 @@ def triton_launches() -> list[tuple]:
 def _name(kernel, args, constants) -> str:
     dtype = str(args[0].dtype).removeprefix("torch.")
     blocks = "".join(f", {name}={value}" for name, value in constants.items())
-    return f"{kernel.fn.__module__.split('.')[-1]}.{kernel.fn.__name__.strip('_')}[{dtype}{blocks}]"
+    op = kernel.fn.__module__.split(".")[-1].strip("_").removesuffix("_backward")
+    return f"{op}.{kernel.fn.__name__.strip('_')}[{dtype}{blocks}]"
 
 
 def compile_triton(launch: tuple, arch: int) -> Usage:

@@ -28,13 +28,13 @@ def weights(*shape):
 
 def sinkhorn_inputs(mass):
     cost = torch.rand(2, 4, 5, dtype=torch.float64).requires_grad_()
-    return cost, weights(2, 4), weights(2, 5), mass, None, None, 0.1, 200, 1e-14
+    return cost, weights(2, 4), weights(2, 5), mass, None, None, 0.5, 200, 1e-13
 
 
 def sinkhorn_backward_inputs():
     inputs = sinkhorn_inputs(torch.tensor([0.7, 1.0], dtype=torch.float64))
     plan, f, g, *_ = torch.ops.transphere.sinkhorn_reference(*inputs)
-    return torch.randn(2, 4, 5, dtype=torch.float64), plan.detach(), *inputs[1:4], f, g, 0.1
+    return torch.randn(2, 4, 5, dtype=torch.float64), plan.detach(), *inputs[1:4], f, g, 0.5
 
 
 SAMPLES = {
