@@ -23,7 +23,7 @@ def sliced_wasserstein(u: Tensor, v: Tensor, max_grad: float) -> tuple[Tensor, T
     index_bits = max(3, (2 * n - 1).bit_length())
     launch(
         _count, triton.cdiv(B * P, ROWS), u, v, cost, u, u, rises, B * P, n, n, P, 1, 1, (2 * n).bit_length(),
-        COORDINATES=True, INDEX_BITS=index_bits, ROWS=ROWS, num_warps=max(1, (1 << index_bits) >> 6),
+        COORDINATES=True, INDEX_BITS=index_bits, ROWS=ROWS, num_warps=max(1, (1 << index_bits) >> (7 - u.element_size() // 4)),
     )  # fmt: skip
     return cost, rises
 
