@@ -4,18 +4,16 @@ benchmarks/curves_sliced_wasserstein.py` writes curves_sliced_wasserstein.csv an
 The rest as in run.py: the values of every way are checked first, they take turns, medians with their 20th and 80th percentiles.
 """
 
-import argparse
 import dataclasses
 import math
 from pathlib import Path
 
 import bench_circular_wasserstein as circle
 import bench_sliced_wasserstein as sliced
+import curves
 import harness
 import report
-import torch
 
-HERE = Path(__file__).resolve().parent
 POINTS = 1 << 19  # of the first set of all pairs together, where n varies
 POT_POINTS = 1 << 16  # POT is asked up to so many of them
 
@@ -63,52 +61,9 @@ def measure(device, points, seconds):
     return rows
 
 
-def plot(rows, path):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(2, len(PANELS), figsize=(16, 6.5), sharex="col", sharey="row", layout="constrained")
-    for across, mode in zip(axes, (harness.FORWARD, harness.BOTH), strict=True):
-        for axis, (panel, (variable, *_)) in zip(across, PANELS.items(), strict=True):
-            for name, (colour, style) in STYLES.items():
-                line = [r for r in rows if (r["panel"], r["mode"], r["way"]) == (panel, mode, name)]
-                if line:
-                    x, low, middle, high = ([r[key] for r in line] for key in ("value", "p20", "p50", "p80"))
-                    axis.loglog(x, middle, style, color=colour, label=name, linewidth=1.8, marker="o", markersize=3)
-                    axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-            axis.grid(alpha=0.3, linewidth=0.6)
-            axis.minorticks_off()
-            axis.spines[["top", "right"]].set_visible(False)
-            if mode == harness.BOTH:
-                axis.set_xlabel(variable)
-            else:
-                axis.set_title(panel, fontsize="medium")
-        across[0].set_ylabel(f"{mode}, ms")
-    axes[0][1].legend(frameon=False, fontsize="small")
-    figure.savefig(path, dpi=130, metadata={"Software": None})
-
-
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--points", type=int, help="so many values of each variable; default all")
-    parser.add_argument("--seconds", type=float, default=0.5, help="for each value and mode")
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--out", type=Path, help="folder; default benchmarks/results/<device>")
-    args = parser.parse_args(argv)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    device = torch.device(args.device)
-    out = args.out or HERE / "results" / report.folder_name(device)
-    out.mkdir(parents=True, exist_ok=True)
-    rows = measure(device, args.points, args.seconds)
-    name = Path(__file__).stem
-    plot(rows, out / f"{name}.png")
-    report.write_csv(out / f"{name}.csv", [{k: v for k, v in r.items() if k in report.COLUMNS} for r in rows], report.machine(device))
-    print(f"{len(rows)} measurements: {out}/{name}.csv, {name}.png")
-    return 0
+    panels = {panel: variable for panel, (variable, *_) in PANELS.items()}
+    return curves.main(Path(__file__).stem, __doc__, measure, panels, STYLES, argv)
 
 
 if __name__ == "__main__":
