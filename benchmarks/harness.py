@@ -211,7 +211,7 @@ def stopwatch(device: torch.device) -> Callable[[Callable, int], float]:
 def alternate(calls: Mapping[str, Callable], seconds: Callable[[Callable, int], float], budget: float) -> dict[str, list[float]]:
     """Times of each call in seconds, one a round, after two warm-up calls; as many rounds as fit the budget, within MIN and MAX_ROUNDS.
 
-    A call that is repeated within a round is also made once before it: the turn before leaves other threads spinning and other data in cache.
+    A call that is repeated within a round is also made once before it: the turn before leaves its threads spinning and its data in cache.
     """
     repeats, a_round = {}, 0.0
     for name, f in calls.items():
