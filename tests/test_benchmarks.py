@@ -167,6 +167,13 @@ def test_a_short_call_is_repeated_and_rounds_are_bounded():
     assert repeats == [1] + [1000] * harness.MAX_ROUNDS
 
 
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux alone tells")
+def test_peak_memory_of_a_cpu():
+    source = torch.ones(32 << 20, dtype=torch.uint8)
+    assert 126 < harness.peak_memory(lambda: source.repeat(2) + 0, CPU) / 2**20 < 134  # two arrays of 64 MiB
+    assert harness.peak_memory(lambda: source.add_(1), CPU) < 4 << 20
+
+
 def test_slow_and_absent_peers_are_named_not_timed(bench):
     def absent(x):
         raise ImportError("not here")
