@@ -248,7 +248,7 @@ def copy_bandwidth(device: torch.device) -> float:
 
 
 def peak_memory(f: Callable, device: torch.device) -> int | None:
-    """Bytes that a call takes at its peak beyond what was there: those of torch's allocator on a GPU, on a CPU those of the whole process, to
+    """Bytes that a call takes at its peak beyond what was there: of torch's allocator on a GPU, on a CPU of the whole process, to
     about a MiB; None where the system does not tell."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
