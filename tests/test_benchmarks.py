@@ -56,7 +56,7 @@ def test_quick_writes_tidy_csv_and_markdown(bench):
         *((way, mode) for way in ("ours", "peer", "floor: copy") for mode in (harness.FORWARD, harness.BOTH)),
         ("floor: bytes / copy bandwidth", harness.FORWARD),
     }
-    assert all(0 < float(r["p20"]) <= float(r["p50"]) <= float(r["p80"]) for r in rows)
+    assert all(0 < float(r["p20"]) <= float(r["p50"]) <= float(r["p80"]) for r in rows if r["metric"] == "time")
     text = (folder / "benchmarks.md").read_text()
     for word in ("commit", "versions", "threads", "p20 ms", "p50 / ours", "| peer |", "copy bandwidth"):
         assert word in text, word
