@@ -41,8 +41,8 @@ struct SinkhornState {
   Matrix<T> K{};
   std::vector<double> f, g;
   double h = 0, drift = 0;  // drift: how far K has come since it was formed, as far() counts
-  std::vector<T> u, v, cap_u, cap_v, sums, row_sums;  // v, cap_v and sums (width); caps: where the potential would be 0
-  T t = 1;
+  std::vector<T> u, v, old_v, cap_u, cap_v, sums, row_sums;  // those of columns (width); caps: where the potential would be 0
+  T t = 1, old_t = 1;  // old: before scale_columns()
 
  private:
   double level(bool given);
@@ -50,7 +50,7 @@ struct SinkhornState {
   void set_caps();
   void absorb();
   double product() const;
-  void raise(std::vector<T>& u, const std::vector<T>& cap);
+  void raise(std::vector<T>& u, const std::vector<T>& cap, int64_t size);
 
   // How far, in logarithms, products u K v may be from K before entries that were flushed to zero could count.
   static double far() { return std::is_same<T, float>::value ? 50 : 500; }
@@ -58,7 +58,7 @@ struct SinkhornState {
   const T* cost_ = nullptr;
   T* plan_ = nullptr;
   std::vector<double> least_;
-  std::vector<T> old_v_, scratch_, partial_;
+  std::vector<T> scratch_, partial_;
 };
 
 }  // namespace transphere
