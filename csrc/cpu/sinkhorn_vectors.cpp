@@ -108,6 +108,49 @@ inline double miss(const T* __restrict__ sums, const T* __restrict__ weight, con
   return together(part);
 }
 
+template <typename T>
+inline void ratio(const T* __restrict__ x, const T* __restrict__ y, T* __restrict__ out, int64_t n) {
+  in_lanes(n, [&](int64_t i, int) {
+    const T quotient = x[i] / y[i], logarithm = log_positive(quotient);
+    out[i] = x[i] > T(0) && y[i] > T(0) ? logarithm : T(0);
+  });
+}
+
+template <typename T>
+inline void dots(const T* __restrict__ x, const T* __restrict__ ys, int count, const T* __restrict__ weight, int64_t n, double* out) {
+  for (int k = 0; k < count; ++k) {
+    const T* __restrict__ y = ys + k * n;
+    double part[kLanes] = {};
+    in_lanes(n, [&](int64_t i, int l) { part[l] += double(x[i]) * double(weight[i]) * double(y[i]); });
+    out[k] = together(part);
+  }
+}
+
+template <typename T>
+inline double combined(const T* __restrict__ xs, const double* by, int count, T* __restrict__ out, int64_t n) {
+  in_lanes(n, [&](int64_t i, int) { out[i] = T(0); });
+  for (int k = 0; k < count; ++k) {
+    const T* __restrict__ x = xs + k * n;
+    const T factor = T(by[k]);
+    in_lanes(n, [&](int64_t i, int) { out[i] -= factor * x[i]; });
+  }
+  T most[kLanes] = {}, bad[kLanes] = {};
+  in_lanes(n, [&](int64_t i, int l) {
+    const T size = std::fabs(out[i]);
+    most[l] = size > most[l] ? size : most[l];
+    bad[l] += size - size;
+  });
+  return double(most_of(most)) + double(together(bad));
+}
+
+template <typename T, bool kCapped>
+inline void moved(const T* __restrict__ move, const T* __restrict__ cap, T* __restrict__ v, int64_t n) {
+  in_lanes(n, [&](int64_t i, int) {
+    const T x = v[i] * exp_flushed(move[i]);
+    v[i] = kCapped && x > cap[i] ? cap[i] : x;
+  });
+}
+
 }  // namespace
 
 #define TS_INSTANTIATE(T)                                                                                              \
@@ -138,6 +181,22 @@ inline double miss(const T* __restrict__ sums, const T* __restrict__ weight, con
   template <>                                                                                                          \
   TS_EVERY_ISA double miss_vector(const T* sums, const T* weight, const double* f, double over_eps, int64_t n) {       \
     return f ? miss<T, false>(sums, weight, f, over_eps, n) : miss<T, true>(sums, weight, f, over_eps, n);             \
+  }                                                                                                                    \
+  template <>                                                                                                          \
+  TS_EVERY_ISA void log_ratio(const T* x, const T* y, T* out, int64_t n) {                                             \
+    ratio(x, y, out, n);                                                                                               \
+  }                                                                                                                    \
+  template <>                                                                                                          \
+  TS_EVERY_ISA void weighted_dots(const T* x, const T* ys, int count, const T* weight, int64_t n, double* out) {       \
+    dots(x, ys, count, weight, n, out);                                                                                \
+  }                                                                                                                    \
+  template <>                                                                                                          \
+  TS_EVERY_ISA double combine_vectors(const T* xs, const double* by, int count, T* out, int64_t n) {                   \
+    return combined(xs, by, count, out, n);                                                                            \
+  }                                                                                                                    \
+  template <>                                                                                                          \
+  TS_EVERY_ISA void move_vector(const T* move, const T* cap, T* v, int64_t n) {                                        \
+    cap ? moved<T, true>(move, cap, v, n) : moved<T, false>(move, cap, v, n);                                          \
   }
 TS_INSTANTIATE(float)
 TS_INSTANTIATE(double)

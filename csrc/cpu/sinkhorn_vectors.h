@@ -30,4 +30,17 @@ void absorb_vector(double* f, T* u, const T* cap, const T* on, double eps, int64
 template <typename T>
 double miss_vector(const T* sums, const T* weight, const double* f, double over_eps, int64_t n);
 
+// out = log(x / y), 0 where one of them is.
+template <typename T>
+void log_ratio(const T* x, const T* y, T* out, int64_t n);
+// out_k = sum x_i weight_i ys_ki, k < count.
+template <typename T>
+void weighted_dots(const T* x, const T* ys, int count, const T* weight, int64_t n, double* out);
+// out = -sum_k by_k xs_k, k < count; returns its largest size, not a number if there is one.
+template <typename T>
+double combine_vectors(const T* xs, const double* by, int count, T* out, int64_t n);
+// v *= exp(move), at most cap (null: no cap).
+template <typename T>
+void move_vector(const T* move, const T* cap, T* v, int64_t n);
+
 }  // namespace transphere
