@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transphere import VonMisesFisher
 
 from .batch import Batch, moved
+from .classification import CLASSIFIERS
 from .config import Config
 from .data.manifest import Item
 from .distributed import pick_device
@@ -33,6 +34,8 @@ from .pipelines import Pipeline
 from .pipelines.picture import Picture
 from .pipelines.stream import worker_count
 from .run import environment
+
+CLASSES = [str(number) for number in range(101)]  # as many as UCF-101 has
 
 
 @dataclass
@@ -120,7 +123,15 @@ class _Work:
         self.optimizer = build_optimizer(config.optim, parameter_groups(self.model, self.objective, lr=config.optim.lr))
 
     def loss(self, name: str) -> nn.Module:
-        return build_objective(replace(self.config.objective, name=name), self.config.model.dim).to(self.device)
+        made = replace(self.config.objective, name=name)
+        return build_objective(made, self.config.model.dim, self.config.model.encoders, CLASSES).to(self.device)
+
+    def value(self, loss: nn.Module, laws: dict[str, Embedding]) -> Tensor:
+        """The loss of some embeddings, of labels one after the other where it classifies."""
+        if self.config.objective.name not in CLASSIFIERS:
+            return loss(laws)[0]
+        labels = torch.arange(self.config.optim.batch_size, device=self.device) % len(CLASSES)  # (B,)
+        return loss(laws, labels=labels)[0]
 
     def step(self, inputs: dict[str, Inputs], clock: _Clock) -> dict[str, Embedding]:
         out: dict[str, Embedding] = {}
@@ -130,7 +141,7 @@ class _Work:
                 out[name] = self.model[name](x)
         with clock("loss, forward and backward"):
             leaves = _leaves(out)
-            self.objective(_laws(leaves))[0].backward()
+            self.value(self.objective, _laws(leaves)).backward()
         with clock("encoders and heads, backward"):
             roots = [x for law in out.values() for x in _tensors(law)]
             slopes = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for own in leaves.values() for leaf in own]
@@ -152,7 +163,7 @@ class _Work:
             for repeat in range(repeats + 1):
                 laws = _laws(_leaves(embeddings))
                 with clock(part):
-                    loss(laws)[0].backward()
+                    self.value(loss, laws).backward()
                 if repeat == 0:
                     clock.seconds[part].clear()
         return clock.medians(), max(0.0, clock.peak() - before)

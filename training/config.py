@@ -23,8 +23,9 @@ OBJECTIVES = (
     "contrastive", "sliced", "harnessed", "mc-infonce", "pcmc", "pcmr", "triplet", "entropic-contrastive", "pcme", "mpc",
     "learning-to-match", "mmcosine", "softmax", "gated", "film",
 )  # fmt: skip
+CLASSIFY = ("mmcosine", "softmax", "gated", "film")
 OPTIMISERS, SCHEDULES, PRECISIONS = ("adamw", "adam", "sgd"), ("constant", "cosine", "step"), ("fp32", "bf16")
-HEADS = ("vmf", "natural", "linear", "residual")
+HEADS = ("vmf", "natural", "linear", "residual", "none")
 
 # on any result
 WITHOUT_EFFECT = (("data", "manifest"), ("data", "workers"), ("run", "save_every"), ("run", "tensorboard"), ("run", "timeout"))
@@ -57,6 +58,7 @@ class Encoder:
     augment: list[str] = field(default_factory=list)  # sound: crop, mask; pictures: crop, flip, erase; text: drop, eda
     dropout: float | None = None  # None: as published
     seconds: float | None = None  # of sound
+    frames: int | None = None  # of a video that are seen, their features averaged; None: one picture
     template: str | None = None  # of captions, from the item's meta: '"{title}" is a song by "{artist}"'
     width: int | None = None  # of mlp and embedding
     classes: int | None = None  # of embedding
@@ -67,7 +69,7 @@ class Model:
     """The encoder and the head of every modality: features -> von Mises-Fisher on the unit sphere of R^dim, or a point of R^dim."""
 
     encoders: dict[str, Encoder] = field(default_factory=dict)  # modality -> encoder that is trained; the others have frozen features
-    head: str = "vmf"  # or linear, residual: points
+    head: str = "vmf"  # or linear, residual: points; none: the encoder's features, to be classified
     dim: int = 512
     hidden: int = 0  # width of the head's hidden layer; 0: none, the head is linear
     dropout: float = 0.5
@@ -324,6 +326,7 @@ def _check(config: Config) -> None:
         *(rule for name, encoder in model.encoders.items() for rule in _encoder_rules(f"model.encoders.{name}", encoder)),
         (data.workers is None or 0 <= data.workers <= 256, "data.workers", "0 to 256", data.workers),
         (model.dim >= 2, "model.dim", "at least 2", model.dim),
+        (model.head != "none" or objective.name in CLASSIFY, "objective.name", f"one of {CLASSIFY} with model.head = none", objective.name),
         (model.hidden >= 0, "model.hidden", "0 (none) or more", model.hidden),
         (0 <= model.dropout < 1, "model.dropout", "0 <= dropout < 1", model.dropout),
         (0 <= low < high, "model.kappa", "0 <= low < high", list(model.kappa)),
@@ -370,6 +373,7 @@ def _encoder_rules(where: str, encoder: Encoder) -> list[tuple[bool, str, str, o
         (encoder.lr is None or 0 < encoder.lr <= 1e6, f"{where}.lr", "0 < lr <= 1e6", encoder.lr),
         (encoder.dropout is None or 0 <= encoder.dropout < 1, f"{where}.dropout", "0 <= dropout < 1", encoder.dropout),
         (encoder.seconds is None or 0.1 <= encoder.seconds <= 600, f"{where}.seconds", ".1 to 600", encoder.seconds),
+        (encoder.frames is None or 1 <= encoder.frames <= 256, f"{where}.frames", "1 to 256", encoder.frames),
         (encoder.width is None or encoder.width >= 1, f"{where}.width", "at least 1", encoder.width),
         (encoder.classes is None or encoder.classes >= 1, f"{where}.classes", "at least 1", encoder.classes),
     ]
