@@ -28,7 +28,9 @@ OPTIMISERS, SCHEDULES, PRECISIONS = ("adamw", "adam", "sgd"), ("constant", "cosi
 HEADS = ("vmf", "natural", "linear", "residual", "none")
 
 # on any result
-WITHOUT_EFFECT = (("data", "manifest"), ("data", "workers"), ("run", "save_every"), ("run", "tensorboard"), ("run", "timeout"))
+WITHOUT_EFFECT = (
+    ("data", "manifest"), ("data", "workers"), ("run", "save_every"), ("run", "shard"), ("run", "tensorboard"), ("run", "timeout"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ class Run:
     precision: str = "fp32"  # or bf16: encoders under autocast; heads and losses stay in float32
     compile: bool = False  # torch.compile the model
     sync_batchnorm: bool = False  # statistics of BatchNorm over all processes
+    shard: bool = False  # encoders spread over the processes (FSDP2)
     tensorboard: bool = False
     timeout: int = 1800  # seconds that a process waits for another before it ends the job
 
@@ -349,6 +352,8 @@ def _check(config: Config) -> None:
         (run.patience >= 0, "run.patience", "0 (never) or more", run.patience),
         (run.eval_samples >= 0, "run.eval_samples", "0 (the mean direction) or more", run.eval_samples),
         (run.save_every >= 0, "run.save_every", "0 (at validations only) or more", run.save_every),
+        (not run.shard or not optim.ema, "optim.ema", "0 with run.shard: torch cannot copy a model that is spread", optim.ema),
+        (not run.shard or not run.compile, "run.compile", "false with run.shard", run.compile),
         (run.timeout >= 1, "run.timeout", "at least 1 second", run.timeout),
     ]
     for holds, key, expected, value in rules:

@@ -6,9 +6,11 @@ import math
 import numpy as np
 import pytest
 import soundfile
+import torch
 from PIL import Image
 
 from transphere.training import config
+from transphere.training.bench_plan import _seen, plan
 from transphere.training.bench_step import bench_step
 from transphere.training.cli import main
 from transphere.training.errors import UserError
@@ -82,6 +84,27 @@ def test_every_full_model_is_measured(name):
     assert list(report.losses) == (["harnessed", "contrastive", "sliced"] if harnessed else [config.load(name).objective.name])
     assert name in report.text() and (report.overhead is not None) == harnessed
     assert not harnessed or report.loader["items_per_second"] > 0
+
+
+@pytest.mark.parametrize("name", ["ismir2024-full", "mmcosine-full"])
+def test_what_a_model_keeps_is_counted(name):
+    """Of two items twice what one keeps, of frozen encoders nothing; operations of frozen encoders go forward alone."""
+    made = plan(reduced(name, "optim.batch_size=8"), recipe=name, gpus=2)
+    for part in made.parts.values():
+        frozen = name == "ismir2024-full"
+        assert (part.kept < 4 * 8 * (part.parameters + 100)) if frozen else part.kept > 4 * part.parameters
+        assert 0 < part.backward < part.forward if frozen else part.backward > 1.5 * part.forward
+    memory = made.memory()
+    assert memory["moments of the optimiser"] == (1 if name == "mmcosine-full" else 2) * memory["gradients"]
+    assert memory["the loss, whole batch"] > 0
+    assert made.text().startswith("A plan on paper, not a measurement.") and f"{name}: 8 items on 2 GPUs, fp32" in made.text()
+
+
+def test_a_linear_layer_keeps_its_input_once():
+    """(5, 3) float32 through a layer and a square: the input, and the output, of which the square is taken."""
+    layer, x = torch.nn.Linear(3, 7), torch.randn(5, 3)
+    _, kept, forward, backward = _seen(lambda: layer(x).square(), layer.parameters())
+    assert (kept, forward, backward) == (4 * 5 * (3 + 7), 2 * 5 * 3 * 7, 2 * 5 * 3 * 7)
 
 
 def test_the_command_prints_it(capsys):

@@ -133,7 +133,7 @@ class Bert(ClipText):
         return [[self.model.embeddings], *([layer] for layer in self.model.encoder.layer)]
 
     def forward(self, x: dict[str, Tensor]) -> Tensor:
-        return self.model(**x).last_hidden_state[:, 0]
+        return self.model(**x).last_hidden_state[:, 0].contiguous()
 
 
 class Vit(ClipImage):
@@ -149,7 +149,7 @@ class Vit(ClipImage):
         return [[self.model.embeddings], *([layer] for layer in blocks)]
 
     def forward(self, x: Tensor) -> Tensor:
-        return _over_time(lambda pixels: self.model(pixel_values=pixels).last_hidden_state[:, 0], x)
+        return _over_time(lambda pixels: self.model(pixel_values=pixels).last_hidden_state[:, 0].contiguous(), x)
 
 
 class Hubert(Tower):
