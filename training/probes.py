@@ -40,8 +40,8 @@ def probe(run: Run, plan: bool = True) -> dict:
     recall: direction -> R@k for every k of CURVE. classes: direction -> R-precision, mAP and R@1 where every item of the same label is a
     right answer. gap: pair of modalities -> `modality_gap`. zero_shot: "image by prompts" -> `zero_shot`, where there are labels and a text
     encoder, and by the embeddings of a modality "class", where there is one. enriched: direction -> metrics where an answer is the mean of
-    all its modalities but the query's. plan: direction -> metrics by the transport plan of the whole split, transductive, where `plan` asks for it. kappa: modality
-    -> its values. eigenvalues: those of the metric M, if one was learned.
+    all its modalities but the query's. plan: direction -> metrics by the transport plan of the whole split, transductive, where `plan` asks
+    for it. kappa: modality -> its values. eigenvalues: those of the metric M, if one was learned.
     """
     scored = score_run(run, "test", progress=False)
     if run.classifier is not None:  # its embeddings were never brought together

@@ -111,7 +111,8 @@ def test_an_untrained_control(small, write_manifest, quick, tmp_path):
     corpus = write_manifest(tmp_path / "even.jsonl", modalities=(("image", 12), ("text", 8), ("speech", 8)))
     text = small.read_text() + '\n[[variant]]\nname = "cascade"\nset = ["data.modalities=[\'text\', \'speech\']"]\ncontrol = true\n'
     text = text.replace("test_on", "# test_on")
-    text = text.replace('["data.split_by=item"]', '["data.split_by=item"]\nagainst = "m-LTM"').replace("seeds = 2", "seeds = 2\nplan = false")
+    text = text.replace('["data.split_by=item"]', '["data.split_by=item"]\nagainst = "m-LTM"')
+    text = text.replace("seeds = 2", "seeds = 2\nplan = false")
     small.write_text(text.replace('name = "cascade"', 'name = "cascade"\nuntrained = true'))
     report = run_experiment(load_experiment(small, str(corpus)), tmp_path / "out", changes=quick, seeds=2)
     # the one variant that says against which is compared, no other, and nothing is ranked by plans
