@@ -90,7 +90,7 @@ def test_end_to_end(small, quick, tmp_path, capsys, monkeypatch):
     assert report["configs"]["m-LTM"]["recipe"] == "m-ltm" and report["environment"]["torch"]
     # a second call trains and scores nothing
     monkeypatch.setattr(run.Trainer, "fit", lambda self: pytest.fail("trained again"))
-    monkeypatch.setattr(experiment, "read_probes", lambda path: json.loads((path / "probes.json").read_text()))
+    monkeypatch.setattr(experiment, "read_probes", lambda path, plan: json.loads((path / "probes.json").read_text()))
     assert run_experiment(load_experiment(small), out, changes=quick)["rows"] == report["rows"]
 
 
