@@ -42,6 +42,9 @@ def test_what_is_held_out_is_not_trained_on(styled):
     ):
         with pytest.raises(UserError, match=message):
             held_out(styled, hold_out, test_only)
+    alone = Manifest([replace(item, meta={"style": item.split}) for item in styled.items], styled.path, "")
+    with pytest.raises(UserError, match="leave no item of .* in the split 'test'"):
+        held_out(alone, {}, {"style": "val"})
 
 
 def test_held_out_by_a_run(styled, tmp_path):

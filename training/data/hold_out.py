@@ -14,7 +14,8 @@ def held_out(manifest: Manifest, hold_out: Mapping[str, str], test_only: Mapping
 
     A fact of an item stands in its `meta` (style) or in a modality's entry (voice, language). hold_out: fact -> value; an item of which one
     of them holds leaves the training and validation splits. test_only: fact -> value; a test item of which one does not hold leaves. Groups
-    stay as they were: what is tested was not trained on in another style either. UserError for a fact or a value that no item has.
+    stay as they were: what is tested was not trained on in another style either. UserError for a fact or a value that no item has,
+    and where a split is left without items.
     """
     for key, wanted in (("data.hold_out", hold_out), ("data.test_only", test_only)):
         for name, value in wanted.items():
@@ -30,6 +31,8 @@ def held_out(manifest: Manifest, hold_out: Mapping[str, str], test_only: Mapping
         if (item.split == "test" or not any(value in _facts(item, name) for name, value in hold_out.items()))
         and (item.split != "test" or all(value in _facts(item, name) for name, value in test_only.items()))
     ]
+    for split in {item.split for item in manifest.items} - {item.split for item in items}:
+        raise UserError(f"data.hold_out, data.test_only: leave no item of {manifest.path} in the split {split!r}")
     return Manifest(items, manifest.path, hashlib.sha256(dump(items)).hexdigest())
 
 
