@@ -26,6 +26,7 @@ OBJECTIVES = (
 CLASSIFY = ("mmcosine", "softmax", "gated", "film")
 OPTIMISERS, SCHEDULES, PRECISIONS = ("adamw", "adam", "sgd"), ("constant", "cosine", "step"), ("fp32", "bf16")
 HEADS = ("vmf", "natural", "linear", "residual", "none")
+SAMPLERS = ("released",)
 
 # on any result
 WITHOUT_EFFECT = (
@@ -44,6 +45,8 @@ class Data:
     split_by: str = "group"  # with split_seed: "group", or "item", which leaks and shows by how much
     noise: dict[str, float] = field(default_factory=dict)  # modality -> share of training items that get another one's
     missing: dict[str, float] = field(default_factory=dict)  # modality -> share of training items that lose it
+    hold_out: dict[str, str] = field(default_factory=dict)  # fact -> value, style = "noto": such items are not trained or validated on
+    test_only: dict[str, str] = field(default_factory=dict)  # fact -> value: of the test items such alone are left
     workers: int | None = None  # processes that read files for encoders that are trained; None: one a core, at most 16
 
 
@@ -112,6 +115,7 @@ class Objective:
     logit_scale: float | None = None  # s of mmcosine
     bound: str | None = None
     probability: float | None = None
+    sampler: str | None = None  # of contrastive, sliced, harnessed: "released" draws from another law (released_sampler.py)
 
 
 @dataclass(frozen=True)
@@ -333,6 +337,7 @@ def _check(config: Config) -> None:
         (model.hidden >= 0, "model.hidden", "0 (none) or more", model.hidden),
         (0 <= model.dropout < 1, "model.dropout", "0 <= dropout < 1", model.dropout),
         (0 <= low < high, "model.kappa", "0 <= low < high", list(model.kappa)),
+        (objective.sampler in (None, *SAMPLERS), "objective.sampler", f"none (the right law), {', '.join(SAMPLERS)}", objective.sampler),
         (objective.temperature > 0, "objective.temperature", "a number > 0", objective.temperature),
         (objective.n_samples >= 1, "objective.n_samples", "at least 1", objective.n_samples),
         (objective.n_projections >= 1, "objective.n_projections", "at least 1", objective.n_projections),

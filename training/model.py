@@ -17,6 +17,7 @@ from .encoders.networks import build_encoder
 from .encoders.small import Frozen
 from .errors import UserError, near
 from .heads import Embedding, build_head
+from .released_sampler import vmf_sample_released
 
 Inputs = torch.Tensor | dict[str, torch.Tensor]  # (B, d_in) features, or whatever a trained encoder takes
 
@@ -34,6 +35,7 @@ LOSSES = {
     "learning-to-match": losses.LearningToMatch,
 }
 OBJECTIVE = "objective/"  # begins the names of the objective's own weights in a checkpoint
+SAMPLERS = {"released": vmf_sample_released}
 SHARED = ("temperature", "n_samples", "n_projections", "weight")  # keys that recipes to be compared have in common
 
 
@@ -119,6 +121,7 @@ def build_objective(
     takes = inspect.signature(loss).parameters
     given = {key: value for key, value in dataclasses.asdict(config).items() if key != "name" and value is not None}
     given |= {"dim": dim} if "dim" in takes else {}
+    given |= {"sampler": SAMPLERS[config.sampler]} if config.sampler else {}
     for key in given.keys() - takes.keys() - set(SHARED):
         raise UserError(f"objective.{key}: {config.name} does not take it; it takes {', '.join(takes)}")
     for key, parameter in takes.items():
