@@ -30,30 +30,6 @@ TS_HD Words philox(PhiloxKey key, uint32_t c0, uint32_t c1, uint32_t c2, uint32_
   return {{c0, c1, c2, c3}};
 }
 
-// The same on kLanes counters at once: c[i][lane], overwritten by the words. In 64-bit lanes, where a product is one multiplication and
-// needs no permutation.
-inline void philox_lanes(PhiloxKey key, uint32_t (&c)[4][kLanes]) {
-  alignas(64) uint64_t x[4][kLanes];
-  for (int i = 0; i < 4; ++i)
-    TS_SIMD
-    for (int l = 0; l < kLanes; ++l) x[i][l] = c[i][l];
-  for (int round = 0; round < 10; ++round) {
-    TS_SIMD
-    for (int l = 0; l < kLanes; ++l) {
-      const uint64_t p0 = x[0][l] * kPhiloxM0, p1 = x[2][l] * kPhiloxM1;
-      x[0][l] = (p1 >> 32) ^ x[1][l] ^ key.k0;
-      x[2][l] = (p0 >> 32) ^ x[3][l] ^ key.k1;
-      x[1][l] = p1 & 0xFFFFFFFFu;
-      x[3][l] = p0 & 0xFFFFFFFFu;
-    }
-    key.k0 += kPhiloxW0;
-    key.k1 += kPhiloxW1;
-  }
-  for (int i = 0; i < 4; ++i)
-    TS_SIMD
-    for (int l = 0; l < kLanes; ++l) c[i][l] = uint32_t(x[i][l]);
-}
-
 // The 24 leading bits as an exact uniform: in [0, 1), and in (0, 1] where a logarithm follows.
 template <typename T>
 TS_HD T uniform(uint32_t word) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "cpu/normals.h"
+#include "cpu/philox_lanes.h"
 #include "vmf_tau.h"
 #include "wood.h"
 
@@ -20,40 +22,6 @@ inline T sum_lanes(const T (&a)[kLanes]) {
   return (c[0] + c[2]) + (c[1] + c[3]);
 }
 
-// Standard normals of the `count` samples from `first` on: plane t holds, sample by sample, the coordinates [t q, (t + 1) q).
-template <typename T>
-inline void normals(PhiloxKey key, uint64_t first, int64_t count, int64_t q, T* planes, int64_t stride) {
-  const uint32_t first_low = uint32_t(first), first_high = uint32_t(first >> 32), q_ = uint32_t(q);
-  const float over_q = 1.0f / float(q);
-  uint32_t row = 0, column = 0;  // of lane 0
-  for (int64_t base = 0; base < count * q; base += kLanes) {
-    alignas(64) uint32_t c[4][kLanes];
-    TS_SIMD
-    for (int l = 0; l < kLanes; ++l) {
-      const uint32_t at = column + uint32_t(l);
-      const uint32_t rows = uint32_t(int32_t((float(int32_t(at)) + 0.5f) * over_q));  // at / q, exact below 2^22
-      const uint32_t low = first_low + row + rows;
-      c[0][l] = at - rows * q_;
-      c[1][l] = kNormalStream;
-      c[2][l] = low;
-      c[3][l] = first_high + (low < first_low ? 1u : 0u);
-    }
-    column += kLanes;
-    while (column >= q_) column -= q_, ++row;
-    philox_lanes(key, c);
-    for (int pair = 0; pair < 2; ++pair)
-      TS_SIMD
-      for (int l = 0; l < kLanes; ++l) {
-        const T radius2 = T(-2) * log_positive(uniform_positive<T>(c[2 * pair][l]));
-        const T radius = std::sqrt(radius2 > T(kLeastRadius2) ? radius2 : T(kLeastRadius2));
-        T sine, cosine;
-        sincos_midpoint(uniform<T>(c[2 * pair + 1][l]), sine, cosine);
-        planes[(2 * pair) * stride + base + l] = radius * cosine;
-        planes[(2 * pair + 1) * stride + base + l] = radius * sine;
-      }
-  }
-}
-
 // Attempt `attempt` of up to kLanes draws, in vectors.
 struct Attempts {
   double k[kLanes], g0[kLanes], rest2[kLanes], w[kLanes], v[kLanes];
@@ -61,7 +29,7 @@ struct Attempts {
   double accepted[kLanes];
 
   inline void make(PhiloxKey key, uint32_t attempt, int64_t d) {
-    alignas(64) uint32_t c[4][kLanes];
+    alignas(64) uint32_t c[4][kPhiloxBatch] = {};
     TS_SIMD
     for (int l = 0; l < kLanes; ++l) {
       c[0][l] = attempt;
@@ -69,14 +37,14 @@ struct Attempts {
       c[2][l] = low[l];
       c[3][l] = high[l];
     }
-    philox_lanes(key, c);
+    philox_lanes(key, c[0], kPhiloxBatch, kPhiloxBatch);
     if (attempt == 0) of_words<true>(c, d);
     else of_words<false>(c, d);
   }
 
  private:
   template <bool kFirst>
-  inline void of_words(const uint32_t (&c)[4][kLanes], int64_t d) {
+  inline void of_words(const uint32_t (&c)[4][kPhiloxBatch], int64_t d) {
     TS_SIMD
     for (int l = 0; l < kLanes; ++l) {
       double w_, v_;
@@ -98,7 +66,7 @@ class Group {
   T w[kGroup], v[kGroup], head[kGroup], along[kGroup], across[kGroup];  // z = along mu + across g, but for z0 = head
 
   explicit Group(int64_t d_)
-      : d(d_), stride_(whole_lanes(size * q) + kLanes), planes_(4 * stride_), rows_((size + 1) * width + 2 * kLanes), mu_(width) {}
+      : d(d_), stride_(whole_lanes(size * q) + kPhiloxBatch), planes_(4 * stride_), rows_((size + 1) * width + 2 * kLanes), mu_(width) {}
 
   T* g(int64_t i) { return rows_.data() + i * width; }  // g(i)[0] is 0, as is what lies beyond d
 
@@ -150,8 +118,9 @@ class Group {
     }
   }
 
-  // A law's mean direction, copied where its last vector is whole.
+  // A law's mean direction, where its last vector is whole: copied if need be.
   inline const T* mu_of(const T* mus, int64_t index) {
+    if (d == width) return mus + index * d;
     if (index != held_) std::copy(mus + index * d, mus + (index + 1) * d, mu_.begin());
     held_ = index;
     return mu_.data();
