@@ -1,5 +1,6 @@
-"""Each form of the GPU kernels of sinkhorn: matrices on chip and not, one block and several, panels of columns, the log domain."""
+"""Each form of the GPU kernels of sinkhorn: matrices on chip and not, one block, a cluster and a grid, panels of columns, the log domain."""
 
+import emulated
 import pytest
 import torch
 from conftest import BACKENDS
@@ -7,7 +8,10 @@ from conftest import BACKENDS
 pytestmark = pytest.mark.parametrize("backend", [b for b in BACKENDS if b not in ("reference", "cpu")], indirect=True)
 # Whether cost fits in the emulated device's shared memory, and how many blocks and panels it takes.
 SHAPES = [(5, 3), (40, 260), (220, 220), (300, 300), (11, 4200)]
-IDS = ["one warp", "warps side by side", "not on chip", "two blocks", "two panels"]
+IDS = ["one warp", "warps side by side", "not on chip", "several blocks", "two panels"]
+# The same on sm_90, by the size of the cluster and how the matrix lies in it.
+CLUSTERED = [(230, 256, None), (227, 300, 0.6), (130, 520, None), pytest.param(30, 2100, 0.6, marks=pytest.mark.slow)]
+CLUSTERED_IDS = ["4 blocks, in registers", "8 blocks, the last a small one", "8 blocks, several tiles", "two panels"]
 
 
 def problem(n, m, dtype, seed=0, batch=2):
@@ -26,6 +30,25 @@ def near(got, expected, tolerance):
     for x, y in zip(got, expected, strict=True):
         y = y.double()
         torch.testing.assert_close(x.double(), y, rtol=tolerance, atol=tolerance * y.nan_to_num(0, 0, 0).abs().max().item())
+
+
+@pytest.fixture
+def hopper(backend, request):
+    """Where a shape fits in a cluster, it gets one."""
+    if backend == "triton":
+        pytest.skip("has no clusters")
+    if backend == "emulated":
+        library = emulated.register(request.config.getoption("sanitize"))
+        library.transphere_emulator_architecture(90)
+        yield
+        library.transphere_emulator_architecture(80)
+    else:
+        yield
+
+
+@pytest.mark.parametrize("n, m, mass", CLUSTERED, ids=CLUSTERED_IDS)
+def test_clusters(n, m, mass, backend, hopper):
+    test_forms(n, m, mass, backend)
 
 
 @pytest.mark.parametrize("mass", [None, 0.6])

@@ -1,7 +1,7 @@
 // A team's gradient of one problem: the system of csrc/sinkhorn.h with lam eliminated, by conjugate gradients with its diagonal as the
 // preconditioner, in double whatever the plan's type. The matrix is the plan itself: a product is one pass over it.
 #pragma once
-#include "cuda/sinkhorn_team.cuh"
+#include "cuda/sinkhorn_pass.cuh"
 #include "sinkhorn.h"
 
 namespace transphere {
@@ -23,12 +23,12 @@ struct GradientVectors {
   __device__ double* res() const { return c() + 4 * m; }                    // (m)  residual
 };
 
-template <typename T, bool Many>
+template <typename T, Span S>
 class Adjoint {
  public:
-  __device__ Adjoint(const SinkhornGradients<T>& q, int64_t problem, Team<Many>& team, const Field<double, Many>& field, const GradientVectors& s,
-                     const Parts<double>& parts, Scratch<double, Many>* scratch)
-      : q(q), n(int(q.n)), m(int(q.m)), problem(problem), team(team), field(field), s(s), parts(parts), scratch(scratch) {}
+  __device__ Adjoint(const SinkhornGradients<T>& q, int64_t problem, Team<S>& team, const Field<double, S>& field,
+                     const GradientVectors& s, const Parts<double, S>& parts, Scratch<double, S>* scratch)
+      : q(q), n(int(q.n)), m(int(q.m)), problem(problem), team(team), field(field), s(s), parts(parts), pass(field, scratch) {}
 
   __device__ void run() {
     system();
@@ -41,11 +41,11 @@ class Adjoint {
   const SinkhornGradients<T>& q;
   const int n, m;
   const int64_t problem;
-  Team<Many>& team;
-  const Field<double, Many>& field;
+  Team<S>& team;
+  const Field<double, S>& field;
   const GradientVectors& s;
-  const Parts<double>& parts;
-  Scratch<double, Many>* const scratch;
+  const Parts<double, S>& parts;
+  Pass<T, double, S> pass;
   bool balanced = true, neither = false;
   double total = 0, rho = 0, right_rho = 0, d_rho = 1;
 
@@ -125,16 +125,17 @@ class Adjoint {
     for (int j = team.first(); j < m; j += team.stride()) {
       const double z = s.res()[j] / s.d()[j];
       s.x()[j] = 0;
-      s.p()[j] = z;
+      team.put(&s.p()[j], z);
       z2 += s.res()[j] * z;
     }
     z2 = team.sum(z2) + of_rho(res_rho * res_rho / d_rho);
     if (neither) p_rho = res_rho / d_rho;
     const double enough = tolerance * tolerance * z2;
+    pass.take(plan() + field.begin * m);
     const int most = 4 * (n < m ? n : m) + 100;
     for (int step = 0; step < most && z2 > enough; ++step) {
       double rows_rho = 0, cols_rho = 0, curvature = 0;
-      pass(field, plan(), s.p(), s.w(), parts.own, scratch, [&](int i, double dot, bool once) {
+      pass.run(s.p(), s.w(), parts.own, [&](int i, double dot, bool once) {
         const double w = s.over_r()[i] * (dot + s.r()[i] * p_rho);
         if (once) rows_rho += s.r()[i] * w;
         return w;
@@ -167,16 +168,18 @@ class Adjoint {
       next = team.sum(next) + of_rho(res_rho * res_rho / d_rho);
       const double back = next / z2;
       z2 = next;
-      for (int j = team.first(); j < m; j += team.stride()) s.p()[j] = s.res()[j] / s.d()[j] + back * s.p()[j];
+      for (int j = team.first(); j < m; j += team.stride()) team.put(&s.p()[j], s.res()[j] / s.d()[j] + back * s.p()[j]);
       p_rho = of_rho(res_rho / d_rho + back * p_rho);
       team.sync();
     }
+    double shift = 0;
     if (balanced) {  // the solution with c'mu = 0
-      double shift = 0;
       for (int j = team.first(); j < m; j += team.stride()) shift += s.c()[j] * s.x()[j];
       shift = team.sum(shift) / total;
-      for (int j = team.first(); j < m; j += team.stride())
-        if (s.c()[j] > 0) s.x()[j] -= shift;
+    }
+    for (int j = team.first(); j < m; j += team.stride()) {
+      const double x = s.x()[j];
+      team.put(&s.x()[j], s.c()[j] > 0 ? x - shift : x);
     }
     team.sync();
   }
@@ -207,10 +210,10 @@ struct Differentiate {
   static constexpr bool kMatrixOnChip = false;
   SinkhornGradients<T> q;
 
-  template <bool Many>
-  __device__ void run(int64_t problem, Team<Many>& team, const Field<double, Many>& field, const Vectors& s, const Parts<double>& parts, T*,
-                      Scratch<double, Many>* scratch) const {
-    Adjoint<T, Many>(q, problem, team, field, s, parts, scratch).run();
+  template <Span S>
+  __device__ void run(int64_t problem, Team<S>& team, const Field<double, S>& field, const Vectors& s, const Parts<double, S>& parts, T*,
+                      Scratch<double, S>* scratch) const {
+    Adjoint<T, S>(q, problem, team, field, s, parts, scratch).run();
   }
 };
 

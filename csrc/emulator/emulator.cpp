@@ -5,7 +5,7 @@
 #include <set>
 #include <utility>
 
-#include "emulator/clusters.h"
+#include "emulator/group.h"
 #include "emulator/meeting.h"
 #include "emulator/scheduler.h"
 
