@@ -52,7 +52,8 @@ class Adjoint {
   __device__ const T* plan() const { return q.plan + problem * n * m; }
   __device__ double P(int i, int j) const { return plan()[i * m + j]; }
   __device__ double H(int i, int j) const { return q.grad_log_plan[problem * n * m + i * m + j]; }
-  __device__ int first_row() const { return field.begin + warp_rank(); }  // a warp a row
+  __device__ int first_row() const { return field.begin + warp_rank(); }                    // a warp a row
+  __device__ int first_column() const { return field.left + int(threadIdx.x); }  // a thread a column
 
   // Sums of entry(i, j) down the columns, then use(j, sum).
   template <typename Entry, typename Use>
@@ -64,7 +65,7 @@ class Adjoint {
     }
     parts.publish(team, field, Sum());
     team.sync();
-    for (int j = team.first(); j < m; j += team.stride()) use(j, parts.collect(j, m, Sum()));
+    for (int j = first_column(); j < field.right; j += blockDim.x) use(j, parts.collect(j, m, Sum()));
     team.sync();
   }
 
@@ -115,14 +116,14 @@ class Adjoint {
          [&](int j, double sum) { excess += s.res()[j] = s.c()[j] > 0 ? sum : 0; });
     if (!balanced) return;
     excess = team.sum(excess) / total;  // 0 but for rounding, which the constant in the system's kernel would multiply
-    for (int j = team.first(); j < m; j += team.stride()) s.res()[j] -= excess * s.c()[j];
+    for (int j = first_column(); j < field.right; j += blockDim.x) s.res()[j] -= excess * s.c()[j];
   }
 
   __device__ void solve() {
     constexpr double tolerance = sizeof(T) == 4 ? 1e-9 : 1e-13;
     double res_rho = right_rho, p_rho = 0, z2 = 0;
     const auto of_rho = [&](double x) { return neither ? x : 0.0; };
-    for (int j = team.first(); j < m; j += team.stride()) {
+    for (int j = first_column(); j < field.right; j += blockDim.x) {
       const double z = s.res()[j] / s.d()[j];
       s.x()[j] = 0;
       team.put(&s.p()[j], z);
@@ -142,7 +143,7 @@ class Adjoint {
       });
       parts.publish(team, field, Sum());
       rows_rho = team.sum(rows_rho);
-      for (int j = team.first(); j < m; j += team.stride()) {
+      for (int j = first_column(); j < field.right; j += blockDim.x) {
         const double c = s.c()[j], p = s.p()[j], sum = parts.collect(j, m, Sum());
         const double product = c > 0 ? c * ((1 + kTiny) * p + p_rho) - sum : 0;
         parts.all[j] = product;
@@ -158,7 +159,7 @@ class Adjoint {
       if (!(curvature > 0)) break;
       const double along = z2 / curvature;
       double next = 0;
-      for (int j = team.first(); j < m; j += team.stride()) {
+      for (int j = first_column(); j < field.right; j += blockDim.x) {
         s.x()[j] += along * s.p()[j];
         s.res()[j] -= along * parts.all[j];
         next += s.res()[j] * s.res()[j] / s.d()[j];
@@ -168,16 +169,16 @@ class Adjoint {
       next = team.sum(next) + of_rho(res_rho * res_rho / d_rho);
       const double back = next / z2;
       z2 = next;
-      for (int j = team.first(); j < m; j += team.stride()) team.put(&s.p()[j], s.res()[j] / s.d()[j] + back * s.p()[j]);
+      for (int j = first_column(); j < field.right; j += blockDim.x) team.put(&s.p()[j], s.res()[j] / s.d()[j] + back * s.p()[j]);
       p_rho = of_rho(res_rho / d_rho + back * p_rho);
       team.sync();
     }
     double shift = 0;
     if (balanced) {  // the solution with c'mu = 0
-      for (int j = team.first(); j < m; j += team.stride()) shift += s.c()[j] * s.x()[j];
+      for (int j = first_column(); j < field.right; j += blockDim.x) shift += s.c()[j] * s.x()[j];
       shift = team.sum(shift) / total;
     }
-    for (int j = team.first(); j < m; j += team.stride()) {
+    for (int j = first_column(); j < field.right; j += blockDim.x) {
       const double x = s.x()[j];
       team.put(&s.x()[j], s.c()[j] > 0 ? x - shift : x);
     }
@@ -195,8 +196,8 @@ class Adjoint {
         grad_cost[i * m + j] = T((P(i, j) * (lam + s.x()[j] + rho) - H(i, j)) * per_eps);
       if (lane_rank() == 0) q.grad_a[problem * n + i] = T(lam);
     }
-    for (int j = team.first(); j < m; j += team.stride()) q.grad_b[problem * m + j] = T(s.x()[j]);
-    if (team.first() == 0) q.grad_mass[problem] = T(rho);
+    for (int j = first_column(); j < field.right; j += blockDim.x) q.grad_b[problem * m + j] = T(s.x()[j]);
+    if (team.leads()) q.grad_mass[problem] = T(rho);
     team.sync();  // all vectors have been read
   }
 };
@@ -210,9 +211,11 @@ struct Differentiate {
   static constexpr bool kMatrixOnChip = false;
   SinkhornGradients<T> q;
 
+  static __host__ __device__ int64_t history_bytes(int64_t) { return 0; }
+
   template <Span S>
   __device__ void run(int64_t problem, Team<S>& team, const Field<double, S>& field, const Vectors& s, const Parts<double, S>& parts, T*,
-                      Scratch<double, S>* scratch) const {
+                      double*, Scratch<double, S>* scratch) const {
     Adjoint<T, S>(q, problem, team, field, s, parts, scratch).run();
   }
 };

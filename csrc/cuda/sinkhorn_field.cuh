@@ -19,15 +19,17 @@ struct Scratch {
 };
 
 // How a block's warps lie over its rows [begin, end) and all m columns: `side` warps next to each other, `groups` below each other. Where
-// they do not reach across, there are several panels of columns.
+// they do not reach across, there are several panels of columns. What is done once for each column of the team, a block does for [left, right).
 template <typename A, Span S>
 struct Field {
-  int m, begin, end, side, groups, across, group, panels;
+  int m, begin, end, left, right, side, groups, across, group, panels;
 
   __device__ Field(int n, int m, int rank, int size) : m(m) {
     const int rows = (n + size - 1) / size;
     begin = min(rows * rank, n);
     end = min(begin + rows, n);
+    left = min(columns(m, size) * rank, m);
+    right = min(left + columns(m, size), m);
     side = 1;
     while (side < block_warps() && side * width() < m) side *= 2;
     groups = block_warps() / side;
@@ -35,6 +37,7 @@ struct Field {
     group = warp_rank() / side;
     panels = (m + side * width() - 1) / (side * width());
   }
+  static __host__ __device__ int columns(int m, int size) { return (m + size - 1) / size; }  // of a block, at most
   static constexpr __host__ __device__ int width() { return 32 * Tile<A, S>::kSlots; }  // of a warp
   __device__ int rows() const { return end - begin; }
   __device__ int column(int panel, int slot) const { return (panel * side + across) * width() + slot * 32 + lane_rank(); }

@@ -13,10 +13,11 @@ __global__ void __launch_bounds__(kSinkhornThreads, 1) alone(Job job, int64_t co
   const Field<A, Span::block> field(n, m, 0, 1);
   const typename Job::Vectors s{shared + sizeof(*scratch), n, m};
   A* const part = reinterpret_cast<A*>(s.base + Job::Vectors::bytes(n, m));
-  auto* const matrix = reinterpret_cast<typename Job::Matrix*>(part + field.groups * m);
+  A* const history = part + field.groups * m;
+  auto* const matrix = reinterpret_cast<typename Job::Matrix*>(history + job.history_bytes(m) / sizeof(A));
   Team<Span::block> team(0, 1, &scratch->reductions, nullptr);
   for (int64_t problem = blockIdx.x; problem < count; problem += gridDim.x) {
-    job.run(problem, team, field, s, Parts<A, Span::block>{part, part, field.groups}, matrix, scratch);
+    job.run(problem, team, field, s, Parts<A, Span::block>{part, part, field.groups}, matrix, history, scratch);
     __syncthreads();
   }
 }
@@ -32,11 +33,12 @@ __global__ void __launch_bounds__(kSinkhornThreads, 1) clustered([[maybe_unused]
   const typename Job::Vectors s{shared + sizeof(*scratch), n, m};
   A* const all = reinterpret_cast<A*>(s.base + Job::Vectors::bytes(n, m));
   A* const own = field.panels > 1 ? all : all + m;
-  auto* const matrix = reinterpret_cast<typename Job::Matrix*>(own + field.groups * m);
+  A* const history = own + field.groups * m;
+  auto* const matrix = reinterpret_cast<typename Job::Matrix*>(history + job.history_bytes(field.columns(m, size)) / sizeof(A));
   Team<Span::cluster> team(rank, size, &scratch->reductions, nullptr);
   team.sync();
   for (int64_t problem = blockIdx.x / size; problem < count; problem += gridDim.x / size) {
-    job.run(problem, team, field, s, Parts<A, Span::cluster>{own, all, size}, matrix, scratch);
+    job.run(problem, team, field, s, Parts<A, Span::cluster>{own, all, size}, matrix, history, scratch);
     team.sync();
   }
 #endif
@@ -49,7 +51,7 @@ __host__ __device__ int64_t team_bytes(int64_t n, int64_t m, int size) {
 }
 
 template <typename Job>
-__global__ void __launch_bounds__(kSinkhornThreads, 1) together(Job job, int64_t count, int size, char* workspace) {
+__global__ void __launch_bounds__(kSinkhornThreads, 1) together(Job job, int64_t count, int size, bool remembers, char* workspace) {
   using A = typename Job::Arithmetic;
   TS_DYNAMIC_SHARED(char, shared);
   const int n = int(job.q.n), m = int(job.q.m), rank = int(blockIdx.x) % size, index = int(blockIdx.x) / size, teams = int(gridDim.x) / size;
@@ -57,10 +59,11 @@ __global__ void __launch_bounds__(kSinkhornThreads, 1) together(Job job, int64_t
   const Field<A, Span::grid> field(n, m, rank, size);
   const typename Job::Vectors s{workspace + teams * sizeof(Meeting) + index * team_bytes<Job>(n, m, size), n, m};
   A* const all = reinterpret_cast<A*>(s.base + Job::Vectors::bytes(n, m));
-  A* const own = field.panels > 1 ? all + rank * m : reinterpret_cast<A*>(shared + sizeof(*scratch));
+  A* const part = reinterpret_cast<A*>(shared + sizeof(*scratch));
+  A *const own = field.panels > 1 ? all + rank * m : part, *const history = field.panels > 1 ? part : part + field.groups * m;
   Team<Span::grid> team(rank, size, &scratch->reductions, reinterpret_cast<Meeting*>(workspace) + index);
   for (int64_t problem = index; problem < count; problem += teams) {
-    job.run(problem, team, field, s, Parts<A, Span::grid>{own, all, size}, nullptr, scratch);
+    job.run(problem, team, field, s, Parts<A, Span::grid>{own, all, size}, nullptr, remembers ? history : nullptr, scratch);
     team.sync();
   }
 }
@@ -70,6 +73,7 @@ struct SinkhornLaunch {
   Span span = Span::block;
   int threads = 0, size = 1, teams = 0;  // size: blocks of a team; teams: of a grid
   int64_t shared = 0, workspace = 0;     // bytes
+  bool remembers = true;                 // whether there is room for a history
 };
 
 inline int64_t power_of_2_over(int64_t x, int64_t most) {
@@ -103,7 +107,8 @@ bool choose_cluster(int64_t n, int64_t m, int64_t most_shared, SinkhornLaunch& f
   for (int size = 2; size <= kMostInCluster && size <= n; size *= 2) {
     const Block<A, Span::cluster> block((n + size - 1) / size, m);
     const int64_t matrix = Job::kMatrixOnChip ? block.rows * m * int64_t(sizeof(typename Job::Matrix)) : 0;
-    const int64_t shared = int64_t(sizeof(Scratch<A, Span::cluster>)) + Job::Vectors::bytes(n, m) + block.part(m) + matrix;
+    const int64_t history = Job::history_bytes(Field<A, Span::cluster>::columns(int(m), size));
+    const int64_t shared = int64_t(sizeof(Scratch<A, Span::cluster>)) + Job::Vectors::bytes(n, m) + block.part(m) + history + matrix;
     if (shared > most_shared || !has_clusters(unsigned(size), clustered<Job>, block.threads(), size_t(shared))) continue;
     if (size > 8 && form.span == Span::cluster) break;
     form.span = Span::cluster, form.size = size, form.threads = block.threads(), form.shared = shared;
@@ -127,7 +132,8 @@ cudaError_t choose(int64_t n, int64_t m, int64_t count, SinkhornLaunch& form) {
   const int64_t most_matrix = Job::kMatrixOnChip ? most_shared : (major >= 9 ? 1 : 4) * kTeamBytes;
   const Block<A, Span::block> block(n, m);
   form.threads = block.threads();
-  form.shared = int64_t(sizeof(Scratch<A, Span::block>)) + Job::Vectors::bytes(n, m) + block.part(m) + (Job::kMatrixOnChip ? matrix : 0);
+  form.shared = int64_t(sizeof(Scratch<A, Span::block>)) + Job::Vectors::bytes(n, m) + block.part(m) + Job::history_bytes(m);
+  if (Job::kMatrixOnChip) form.shared += matrix;
   if (form.shared <= most_shared && matrix <= most_matrix) return cudaSuccess;
   if (major >= 9 && choose_cluster<Job>(n, m, most_shared, form)) return cudaSuccess;
 
@@ -136,6 +142,9 @@ cudaError_t choose(int64_t n, int64_t m, int64_t count, SinkhornLaunch& form) {
   const Block<A, Span::grid> member((n + form.size - 1) / form.size, m);
   form.threads = member.threads();
   form.shared = int64_t(sizeof(Scratch<A, Span::grid>)) + member.part(m);
+  const int64_t history = Job::history_bytes(Field<A, Span::grid>::columns(int(m), form.size));
+  form.remembers = history > 0 && form.shared + history <= most_shared;
+  if (form.remembers) form.shared += history;
   int resident;
   if (const cudaError_t error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, together<Job>, form.threads, size_t(form.shared)))
     return error;
@@ -155,7 +164,7 @@ cudaError_t launch_all(const Job& job, int64_t count, void* workspace, cudaStrea
     return TS_LAUNCH_CLUSTERS(form.size, clustered<Job>, each, form.threads, size_t(form.shared), stream, job, count);
   if (const cudaError_t error = cudaMemsetAsync(workspace, 0, size_t(form.teams) * sizeof(Meeting), stream)) return error;
   return TS_LAUNCH_TOGETHER(together<Job>, form.teams * form.size, form.threads, size_t(form.shared), stream, job, count, form.size,
-                            static_cast<char*>(workspace));
+                            form.remembers, static_cast<char*>(workspace));
 }
 
 }  // namespace transphere

@@ -4,23 +4,25 @@
 
 namespace transphere {
 
-// Sums of R values over a warp, R a power of two: lane l gets the sum of x[l / (32 / R)], in a third of the shuffles of R reductions.
-template <int R, typename A>
-__device__ A sum_rows(A (&x)[R]) {
-  int step = 16;
+// Sums of R values over a warp, R a power of two: lane l gets the sum of x[l / (32 / R)], in a third of the shuffles of R reductions. The
+// lanes of each 2 step that have the lower half of the values go first.
+template <int R, int step = 16, typename A>
+__device__ A sum_rows(const A (&x)[R]) {
+  if constexpr (R == 1) {
+    A sum = x[0];
 #pragma unroll
-  for (int half = R / 2; half >= 1; half /= 2, step /= 2) {
+    for (int lanes = step; lanes > 0; lanes /= 2) sum += __shfl_xor_sync(0xFFFFFFFFu, sum, lanes);
+    return sum;
+  } else {
     const bool upper = lane_rank() & step;
+    A half[R / 2];
 #pragma unroll
-    for (int k = 0; k < half; ++k) {
-      const A send = upper ? x[k] : x[k + half], keep = upper ? x[k + half] : x[k];
-      x[k] = keep + __shfl_xor_sync(0xFFFFFFFFu, send, step);
+    for (int k = 0; k < R / 2; ++k) {
+      const A low = x[k], high = x[k + R / 2];
+      half[k] = (upper ? high : low) + __shfl_xor_sync(0xFFFFFFFFu, upper ? low : high, step);
     }
+    return sum_rows<R / 2, step / 2>(half);
   }
-  A sum = x[0];
-#pragma unroll
-  for (; step > 0; step /= 2) sum += __shfl_xor_sync(0xFFFFFFFFu, sum, step);
-  return sum;
 }
 
 // T: of the matrix; A: of the arithmetic. Where each warp has but one tile, it stays in registers from one pass to the next.
@@ -100,7 +102,7 @@ class Pass {
   // The weight of the row of this lane's share, from the warp's part of its product.
   template <typename Weight>
   __device__ A row_weight(int i0, A (&x)[kRows], A* w, Weight weight) {
-    A sum = sum_rows<kRows>(x);
+    A sum = sum_rows(x);
     const int row = lane_rank() / kShare;
     const bool leads = lane_rank() % kShare == 0;
     if (field_.side > 1) {  // uniform over the block

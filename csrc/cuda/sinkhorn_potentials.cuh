@@ -48,7 +48,8 @@ class Potentials {
 
   __device__ T a(int i) const { return q.a[problem * n + i]; }
   __device__ T b(int j) const { return T(q.b[problem * m + j] * b_scale_); }
-  __device__ int first_row() const { return field.begin + warp_rank(); }  // a warp a row
+  __device__ int first_row() const { return field.begin + warp_rank(); }                    // a warp a row
+  __device__ int first_column() const { return field.left + int(threadIdx.x); }  // a thread a column
 
   // What is to be solved, and where from; false if it cannot be.
   __device__ bool start() {
@@ -78,7 +79,7 @@ class Potentials {
     };
     for (int i = field.begin + threadIdx.x; i < field.end; i += blockDim.x)
       s.F()[i] = given(q.f0 ? q.f0 + problem * n : nullptr, i, tight_rows, a(i));
-    for (int j = team.first(); j < m; j += team.stride())
+    for (int j = first_column(); j < field.right; j += blockDim.x)
       team.put(&s.G()[j], given(q.g0 ? q.g0 + problem * m : nullptr, j, tight_cols, b(j)));
     team.sync();
     if (!neither) return true;
@@ -105,7 +106,7 @@ class Potentials {
         s.cap_u()[i] = cap(F, weight, tight_rows);
       }
     }
-    for (int j = team.first(); j < m; j += team.stride()) {
+    for (int j = first_column(); j < field.right; j += blockDim.x) {
       const T weight = b(j);
       const double G = s.G()[j];
       s.cap_v()[j] = cap(G, weight, tight_cols);
@@ -126,7 +127,7 @@ class Potentials {
   // u, v and t go into F, G and H.
   __device__ void absorb() {
     for (int i = field.begin + threadIdx.x; i < field.end; i += blockDim.x) s.F()[i] = row_potential(i);
-    for (int j = team.first(); j < m; j += team.stride()) team.put(&s.G()[j], column_potential(j));
+    for (int j = first_column(); j < field.right; j += blockDim.x) team.put(&s.G()[j], column_potential(j));
     H += log(double(t));
     team.sync();
   }
@@ -162,7 +163,7 @@ class Potentials {
     down(-T(INFINITY), [&](T most, int i, int j) { return Max()(most, T(x(i, j))); });
     parts.publish(team, field, Max());
     team.sync();
-    for (int j = team.first(); j < m; j += team.stride()) {
+    for (int j = first_column(); j < field.right; j += blockDim.x) {
       const T most = parts.collect(j, m, Max());
       team.put(&s.v(turn ^ 1)[j], most == -T(INFINITY) ? T(0) : most);
     }
@@ -171,7 +172,7 @@ class Potentials {
     parts.publish(team, field, Sum());
     team.sync();
     double total = 0;
-    for (int j = team.first(); j < m; j += team.stride()) {
+    for (int j = first_column(); j < field.right; j += blockDim.x) {
       const T weight = b(j);
       if (!(weight > 0)) continue;
       const double sums = double(s.v(turn ^ 1)[j]) + log(double(parts.collect(j, m, Sum()))), G = log(double(weight)) - sums;

@@ -4,7 +4,7 @@
 // exp(3 limit) times the least number, no part of the plan. When they leave it, the update that did so is undone, they go into F, G and H,
 // one iteration is made in the log domain, and K is built anew with u = a, v = b.
 #pragma once
-#include "cuda/sinkhorn_pass.cuh"
+#include "cuda/sinkhorn_mixing.cuh"
 #include "cuda/sinkhorn_potentials.cuh"
 
 namespace transphere {
@@ -15,8 +15,9 @@ constexpr T kMostScaling = T(sizeof(T) == 4 ? 4.85165195e8 : 7.2259737681257492e
 template <typename T, Span S>
 class Solver {
  public:
-  __device__ Solver(Potentials<T, S>& p, Scratch<T, S>* scratch)
-      : p(p), q(p.q), n(p.n), m(p.m), team(p.team), field(p.field), s(p.s), pass(p.field, scratch) {}
+  __device__ Solver(Potentials<T, S>& p, Scratch<T, S>* scratch, T* history)
+      : p(p), q(p.q), n(p.n), m(p.m), team(p.team), field(p.field), s(p.s), pass(p.field, scratch),
+        mixing(p.team, history, p.field.right - p.field.left) {}
 
   __device__ void run() {
     if (!p.start()) return fail();
@@ -38,7 +39,7 @@ class Solver {
         if (error <= q.tol * p.mass || iterations >= q.max_iter) break;
       }
       T next_t = p.t;
-      column_error = columns(keep, next_t);
+      column_error = columns(keep, iterations + 2 >= q.max_iter, next_t);
       if (team.any(bad)) {
         if (iterations >= q.max_iter) break;  // K overflowed, which no log-domain iteration leaves behind
         p.absorb();
@@ -46,6 +47,7 @@ class Solver {
         ++iterations;
         p.build();
         pass.take(p.K);
+        mixing.restart();
         keep = true;
         continue;
       }
@@ -67,6 +69,7 @@ class Solver {
   const Field<T, S>& field;
   const SinkhornVectors<T>& s;
   Pass<T, T, S> pass;
+  Mixing<T, S> mixing;
   double missing_mass = 0;
   bool bad = false;
 
@@ -92,21 +95,41 @@ class Solver {
   }
 
   // The next v and t; returns this thread's part of the columns' error.
-  __device__ double columns(bool keep, T& next_t) {
+  __device__ double columns(bool keep, bool last, T& next_t) {
     constexpr T most = kMostScaling<T>, least = 1 / most;
     double error = 0, total = 0;
-    for (int j = team.first(); j < m; j += team.stride()) {
-      const T weight = p.b(j), c = p.parts.collect(j, m, Sum()), cap = s.cap_v()[j];
-      T next = s.v(p.turn)[j];
-      if (!keep && weight > 0) {
-        next = weight / (p.t * c);
-        if (!(next < cap)) next = cap;
-        bad = bad || !(next >= least * weight && next <= most * weight);
-      }
-      bad = bad || !(c - c == 0);
+    const auto settle = [&](int j, T weight, T c, T cap, T next) {
+      if (weight > 0) bad = bad || !(next >= least * weight && next <= most * weight);
       team.put(&s.v(p.turn ^ 1)[j], next);
       total += double(next) * double(c);
       error += miss(p.t * c * next, p.t * c * cap, weight);
+    };
+    const bool mix = !keep && mixing.begin(last);
+    for (int j = p.first_column(); j < field.right; j += blockDim.x) {
+      const T weight = p.b(j), c = p.parts.collect(j, m, Sum()), cap = s.cap_v()[j], now = s.v(p.turn)[j];
+      T next = now;
+      if (!keep && weight > 0) {
+        next = weight / (p.t * c);
+        if (!(next < cap)) next = cap;
+        mixing.note(j - field.left, log(next / now));
+      } else if (!keep) {
+        mixing.note(j - field.left, T(0));
+      }
+      bad = bad || !(c - c == 0);
+      if (!mix) settle(j, weight, c, cap, next);
+      else s.v(p.turn ^ 1)[j] = next;
+    }
+    if (mix) {
+      const bool mixed = mixing.solve();
+      for (int j = p.first_column(); j < field.right; j += blockDim.x) {
+        const T weight = p.b(j), cap = s.cap_v()[j];
+        T next = s.v(p.turn ^ 1)[j];
+        if (mixed && weight > 0) {
+          next *= exp(mixing.step(j - field.left));
+          if (!(next < cap)) next = cap;
+        }
+        settle(j, weight, p.parts.all[j], cap, next);
+      }
     }
     missing_mass = 0;
     if (!p.neither) return error;
@@ -115,7 +138,7 @@ class Solver {
     bad = bad || !(next_t >= least && next_t <= most);
     missing_mass = fabs(double(next_t) * total - p.mass);
     error = 0;
-    for (int j = team.first(); j < m; j += team.stride()) {
+    for (int j = p.first_column(); j < field.right; j += blockDim.x) {
       const T c = p.parts.all[j];
       error += miss(next_t * c * s.v(p.turn ^ 1)[j], next_t * c * s.cap_v()[j], p.b(j));
     }
@@ -128,7 +151,7 @@ class Solver {
     if (p.tight_rows && p.tight_cols) {  // <f, a> = <g, b>
       for (int i = field.begin + threadIdx.x; i < field.end; i += blockDim.x)
         if (p.a(i) > 0) shift -= p.a(i) * p.row_potential(i);
-      for (int j = team.first(); j < m; j += team.stride())
+      for (int j = p.first_column(); j < field.right; j += blockDim.x)
         if (p.b(j) > 0) shift += p.b(j) * p.column_potential(j);
       shift = team.sum(shift) / (2 * p.mass);
     }
@@ -137,8 +160,8 @@ class Solver {
       for (int j = lane_rank(); j < m; j += 32) plan[i * m + j] = u * p.K[(i - field.begin) * m + j] * s.v(p.turn)[j];
       if (lane_rank() == 0) q.f[p.problem * n + i] = T((p.row_potential(i) + shift) * q.eps);
     }
-    for (int j = team.first(); j < m; j += team.stride()) q.g[p.problem * m + j] = T((p.column_potential(j) - shift) * q.eps);
-    if (team.first() == 0) {
+    for (int j = p.first_column(); j < field.right; j += blockDim.x) q.g[p.problem * m + j] = T((p.column_potential(j) - shift) * q.eps);
+    if (team.leads()) {
       q.h[p.problem] = T(p.neither ? (p.H + log(double(p.t))) * q.eps : 0.0);
       q.error[p.problem] = T(error);
       q.iterations[p.problem] = iterations;
@@ -150,8 +173,8 @@ class Solver {
   __device__ void fail() {
     for (int k = field.begin * m + threadIdx.x; k < field.end * m; k += blockDim.x) q.plan[p.problem * n * m + k] = T(NAN);
     for (int i = field.begin + threadIdx.x; i < field.end; i += blockDim.x) q.f[p.problem * n + i] = T(NAN);
-    for (int j = team.first(); j < m; j += team.stride()) q.g[p.problem * m + j] = T(NAN);
-    if (team.first() == 0) {
+    for (int j = p.first_column(); j < field.right; j += blockDim.x) q.g[p.problem * m + j] = T(NAN);
+    if (team.leads()) {
       q.h[p.problem] = q.error[p.problem] = T(NAN);
       q.iterations[p.problem] = 0;
       q.converged[p.problem] = false;
@@ -169,13 +192,15 @@ struct Solve {
   SinkhornProblems<T> q;
   double per_eps = 1 / q.eps;  // with q it lies in constant memory
 
-  // K: room for the block's rows; a grid's lie in the plan's place.
+  static __host__ __device__ int64_t history_bytes(int64_t columns) { return Mixing<T, Span::block>::bytes(columns); }
+
+  // K: room for the block's rows; a grid's lie in the plan's place. history: history_bytes for its columns, or null.
   template <Span S>
   __device__ void run(int64_t problem, Team<S>& team, const Field<T, S>& field, const Vectors& s, const Parts<T, S>& parts, T* K,
-                      Scratch<T, S>* scratch) const {
+                      T* history, Scratch<T, S>* scratch) const {
     if constexpr (S == Span::grid) K = q.plan + (problem * q.n + field.begin) * q.m;
     Potentials<T, S> potentials(q, per_eps, problem, team, field, s, parts, K);
-    Solver<T, S>(potentials, scratch).run();
+    Solver<T, S>(potentials, scratch, history).run();
   }
 };
 

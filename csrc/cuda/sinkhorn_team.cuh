@@ -13,17 +13,20 @@ constexpr int kSinkhornThreads = 256;  // at most: few, with many registers each
 constexpr int kSinkhornWarps = kSinkhornThreads / 32;
 constexpr int kMostInCluster = 16;
 constexpr int kMostInGrid = 128;
+constexpr int kSums = 16;
 
 // What the blocks of one problem share in device memory.
 struct Meeting {
   unsigned arrived;  // ever since the launch; 0 before it
   double parts[2][kMostInGrid];
+  double sums[kMostInGrid][kSums];
 };
 
 // A block's partial results, in its shared memory.
 struct Reductions {
   double warps[2][kSinkhornWarps];
   double blocks[2][kMostInCluster];  // those of all blocks of its cluster
+  double warp_sums[kSinkhornWarps][kSums], block_sums[kMostInCluster][kSums], sums[kSums];
 };
 
 template <Span S>
@@ -72,6 +75,31 @@ class Team {
     return across(mine ? 1.0 : 0.0, Max()) > 0;
   }
 
+  // kSums sums over the team, of which each lane has its warp's part of one, lane / 2. They stay until the next call.
+  __device__ const double* sums(double part) {
+    if (lane_rank() % 2 == 0) own_->warp_sums[warp_rank()][lane_rank() / 2] = part;
+    __syncthreads();
+    // A value for each block: those of a cluster are sent to all of its blocks.
+    for (int k = threadIdx.x; k < (S == Span::cluster ? size : 1) * kSums; k += blockDim.x) {
+      double sum = own_->warp_sums[0][k % kSums];
+      for (int warp = 1; warp < block_warps(); ++warp) sum += own_->warp_sums[warp][k % kSums];
+      if constexpr (S == Span::block) own_->sums[k] = sum;
+      if constexpr (S == Span::cluster) *in_block(k / kSums, &own_->block_sums[rank][k % kSums]) = sum;
+      if constexpr (S == Span::grid) meeting_->sums[rank][k] = sum;
+    }
+    sync();
+    if constexpr (S == Span::block) return own_->sums;
+    if (threadIdx.x < kSums) {
+      const double(*const all)[kSums] = S == Span::cluster ? own_->block_sums : meeting_->sums;
+      double sum = all[0][threadIdx.x];
+#pragma unroll 4
+      for (int block = 1; block < size; ++block) sum += all[block][threadIdx.x];
+      own_->sums[threadIdx.x] = sum;
+    }
+    __syncthreads();
+    return own_->sums;
+  }
+
   // Entry *x of a vector that all blocks read after the next barrier: a cluster has a copy in each block.
   template <typename A>
   __device__ void put(A* x, A value) const {
@@ -82,9 +110,7 @@ class Team {
     }
   }
 
-  // This thread's part of the columns.
-  __device__ int first() const { return rank * int(blockDim.x) + int(threadIdx.x); }
-  __device__ int stride() const { return size * int(blockDim.x); }
+  __device__ bool leads() const { return rank == 0 && threadIdx.x == 0; }
 
  private:
   Reductions* const own_;
