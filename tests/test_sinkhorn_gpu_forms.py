@@ -4,6 +4,7 @@ import emulated
 import pytest
 import torch
 from conftest import BACKENDS
+from transport import embeddings
 
 pytestmark = pytest.mark.parametrize("backend", [b for b in BACKENDS if b not in ("reference", "cpu")], indirect=True)
 # Whether cost fits in the emulated device's shared memory, and how many blocks and panels it takes.
@@ -83,6 +84,18 @@ def test_potentials_far_beyond_the_range_of_scalings(mass, backend, dtype):
     got, expected = op("sinkhorn", backend)(*arguments), torch.ops.transphere.sinkhorn_reference(*arguments)
     near(got[:1], expected[:1], 2e-4 if dtype == torch.float32 else 2e-5)
     assert torch.equal(got[6], expected[6])
+
+
+@pytest.mark.parametrize("kind, eps, most, dtype", [("1.0", 0.02, 60, torch.float64), ("1.5", 0.03, 90, torch.float32)])
+def test_near_permutations_take_few_iterations(kind, eps, most, dtype, backend):
+    """Plain updates take more than 3000, and 675."""
+    if backend == "triton":
+        pytest.skip("has plain updates alone")
+    cost = embeddings(kind, 64).to(torch.get_default_device(), dtype)[None]
+    w = torch.full((1, 64), 1 / 64, dtype=dtype, device=cost.device)
+    plan, *_, error, iterations, converged = op("sinkhorn", backend)(cost, w, w, None, None, None, eps, 200, 1e-6)
+    assert converged.all() and iterations <= most
+    assert (plan.double().sum(-1) - 1 / 64).abs().sum() + (plan.double().sum(-2) - 1 / 64).abs().sum() < 1.2e-6
 
 
 def test_a_start_beyond_all_range(backend):

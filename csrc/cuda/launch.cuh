@@ -87,7 +87,7 @@ bool has_clusters(unsigned size, void (*kernel)(P...), dim3 block, size_t shared
                    cudaOccupancyMaxActiveClusters(&count, kernel, config.get()) == cudaSuccess;
 #else
   const bool can = allow({false, size}, kernel, shared_bytes) == cudaSuccess &&
-                   emulator::active_clusters(&count, reinterpret_cast<const void*>(kernel), size, block.x * block.y * block.z) == cudaSuccess;
+                   emulator::active_clusters(&count, reinterpret_cast<const void*>(kernel), size, block.x * block.y) == cudaSuccess;
 #endif
   return can ? count > 0 : (cudaGetLastError(), false);
 }

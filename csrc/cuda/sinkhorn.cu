@@ -1,6 +1,7 @@
 // One launch for all problems, whatever they take. A problem has a block to itself, with its vectors and, for the forward, its K in shared
-// memory; where they do not fit, on sm_90 a cluster, in which each block has some rows of K; else a team of blocks of the whole grid, with its
-// vectors in a workspace and K in the plan's place. Formulas: csrc/sinkhorn.h.
+// memory; where they do not fit, on sm_90 a cluster, in which each block has some rows of K; else a team of blocks of the whole grid, with
+// its vectors in a workspace and K in the plan's place. What a warp holds of K in one tile stays in its registers. Formulas:
+// csrc/sinkhorn.h.
 #include "sinkhorn.h"
 
 #include "cuda/sinkhorn_backward.cuh"

@@ -4,7 +4,7 @@
 
 namespace transphere {
 
-// What a lane holds of a matrix at a time: a tile of rows, and of columns 32 apart. In a grid, whose matrix is a large one, it is a wide one.
+// What a lane holds of a matrix at a time: a tile of rows, and of columns 32 apart. In a grid, whose matrix is large, it is a wide one.
 template <typename A, Span S>
 struct Tile {
   static constexpr bool kWide = S == Span::grid;
@@ -19,7 +19,8 @@ struct Scratch {
 };
 
 // How a block's warps lie over its rows [begin, end) and all m columns: `side` warps next to each other, `groups` below each other. Where
-// they do not reach across, there are several panels of columns. What is done once for each column of the team, a block does for [left, right).
+// they do not reach across, there are several panels of columns. What is done once for each column of the team, a block does for
+// [left, right).
 template <typename A, Span S>
 struct Field {
   int m, begin, end, left, right, side, groups, across, group, panels;

@@ -54,7 +54,8 @@ template <typename Job>
 __global__ void __launch_bounds__(kSinkhornThreads, 1) together(Job job, int64_t count, int size, bool remembers, char* workspace) {
   using A = typename Job::Arithmetic;
   TS_DYNAMIC_SHARED(char, shared);
-  const int n = int(job.q.n), m = int(job.q.m), rank = int(blockIdx.x) % size, index = int(blockIdx.x) / size, teams = int(gridDim.x) / size;
+  const int n = int(job.q.n), m = int(job.q.m);
+  const int rank = int(blockIdx.x) % size, index = int(blockIdx.x) / size, teams = int(gridDim.x) / size;
   auto* const scratch = reinterpret_cast<Scratch<A, Span::grid>*>(shared);
   const Field<A, Span::grid> field(n, m, rank, size);
   const typename Job::Vectors s{workspace + teams * sizeof(Meeting) + index * team_bytes<Job>(n, m, size), n, m};
@@ -93,10 +94,12 @@ struct Block {
   }
   static constexpr int kRows = Tile<A, S>::kRows;
   int threads() const { return int(32 * side * groups); }
-  bool one_tile(int64_t m) const { return rows <= groups * kRows && m <= side * Field<A, S>::width(); }  // for each warp: stays in registers
-  int64_t part(int64_t m) const {                                                                        // bytes
-    const bool panels = m > side * Field<A, S>::width();
-    return (S == Span::block ? groups : panels ? S == Span::cluster : groups + (S == Span::cluster)) * m * int64_t(sizeof(A));
+  bool panels(int64_t m) const { return m > side * Field<A, S>::width(); }
+  bool one_tile(int64_t m) const { return rows <= groups * kRows && !panels(m); }  // for each warp, which keeps it in registers
+  // Bytes of the sums down the columns: of each group and, in a cluster, of the block. Panels have one group, which writes the block's.
+  int64_t part(int64_t m) const {
+    const int64_t of_groups = S != Span::block && panels(m) ? 0 : groups;
+    return (of_groups + (S == Span::cluster)) * m * int64_t(sizeof(A));
   }
 };
 
@@ -120,7 +123,7 @@ bool choose_cluster(int64_t n, int64_t m, int64_t most_shared, SinkhornLaunch& f
 template <typename Job>
 cudaError_t choose(int64_t n, int64_t m, int64_t count, SinkhornLaunch& form) {
   using A = typename Job::Arithmetic;
-  constexpr int64_t kTeamBytes = 64 << 10;  // of the matrix, for each block of a grid's team: in float32, what its registers hold
+  constexpr int64_t kTeamBytes = 64 << 10;  // of the matrix, for each block of a grid's team: in float32 its registers hold them
   int device, most_shared, processors, major;
   if (const cudaError_t error = cudaGetDevice(&device)) return error;
   if (const cudaError_t error = cudaDeviceGetAttribute(&most_shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device)) return error;
@@ -129,7 +132,7 @@ cudaError_t choose(int64_t n, int64_t m, int64_t count, SinkhornLaunch& form) {
   const int64_t matrix = n * m * int64_t(sizeof(typename Job::Matrix));
 
   // A matrix that stays in device memory is small enough for one block if its caches hold it, or if there are no clusters.
-  const int64_t most_matrix = Job::kMatrixOnChip ? most_shared : (major >= 9 ? 1 : 4) * kTeamBytes;
+  const int64_t most_matrix = Job::kMatrixOnChip ? int64_t(most_shared) : (major >= 9 ? 1 : 4) * kTeamBytes;
   const Block<A, Span::block> block(n, m);
   form.threads = block.threads();
   form.shared = int64_t(sizeof(Scratch<A, Span::block>)) + Job::Vectors::bytes(n, m) + block.part(m) + Job::history_bytes(m);

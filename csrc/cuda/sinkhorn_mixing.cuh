@@ -12,8 +12,9 @@ class Mixing {
   static constexpr int kDepth = 4, kKept = kDepth + 1;
   static constexpr __host__ __device__ int64_t bytes(int64_t columns) { return 2 * kKept * columns * int64_t(sizeof(T)); }
 
-  // history: bytes(columns), this block's alone, or null for none.
-  __device__ Mixing(Team<S>& team, T* history, int columns) : team_(team), history_(history), columns_(columns) {}
+  // history: bytes for the block's columns, or null for no mixing.
+  __device__ Mixing(Team<S>& team, const Field<T, S>& field, T* history)
+      : team_(team), history_(history), columns_(field.right - field.left) {}
 
   // What came before is forgotten.
   __device__ void restart() {
@@ -28,7 +29,7 @@ class Mixing {
     ++count_;
     return !last && count_ >= patience_ && (count_ - patience_) % 2 == 0;
   }
-  // By how much the plain update changes log v of the block's column k.
+  // By how much the plain update changes log v of the block's column k, which is this thread's (k = threadIdx.x mod blockDim.x).
   __device__ void note(int k, T change) {
     if (!history_) return;
     changes(0)[k] = change;
@@ -37,7 +38,6 @@ class Mixing {
 
   // Of a mixed update, after all is noted: the coefficients of step(). All threads of the team call it; false: the update remains plain.
   __device__ bool solve() {
-    __syncthreads();
     T x[16] = {};  // the products of differences of changes, those with the last change, and its square
     for (int k = threadIdx.x; k < columns_; k += blockDim.x) {
       const T now = changes(0)[k];

@@ -1,8 +1,8 @@
 // The state of one problem in a team: its form (csrc/sinkhorn.h, "Forms"), potentials in double, and what is done in the log domain, which
 // nothing can overflow.
 //
-// The state is potentials over eps, F_i + log u_i, G_j + log v_j and H + log t, and K_ij = exp(F_i + G_j + H - C_ij / eps), rounded once, from
-// exponents in double.
+// The state is potentials over eps, F_i + log u_i, G_j + log v_j and H + log t, and K_ij = exp(F_i + G_j + H - C_ij / eps), rounded once,
+// from exponents in double.
 #pragma once
 #include "cuda/sinkhorn_field.cuh"
 #include "sinkhorn.h"

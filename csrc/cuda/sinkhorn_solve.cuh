@@ -1,8 +1,9 @@
 // A team's solution of one problem.
 //
-// While u / a, v / b and t stay within exp(+-limit), an iteration is the pass of csrc/sinkhorn.h over K: what underflowed in K is then below
-// exp(3 limit) times the least number, no part of the plan. When they leave it, the update that did so is undone, they go into F, G and H,
-// one iteration is made in the log domain, and K is built anew with u = a, v = b.
+// While u / a, v / b and t stay within exp(+-limit), an iteration is the pass of csrc/sinkhorn.h over K: what underflowed in K is then
+// below exp(3 limit) times the least number, no part of the plan. When they leave it, the update that did so is undone, they go into F, G
+// and H, one iteration is made in the log domain, and K is built anew with u = a, v = b. Where a side is tight, updates are
+// accelerated (sinkhorn_mixing.cuh); where neither is, which constraints hold changes too often for that to help.
 #pragma once
 #include "cuda/sinkhorn_mixing.cuh"
 #include "cuda/sinkhorn_potentials.cuh"
@@ -17,7 +18,7 @@ class Solver {
  public:
   __device__ Solver(Potentials<T, S>& p, Scratch<T, S>* scratch, T* history)
       : p(p), q(p.q), n(p.n), m(p.m), team(p.team), field(p.field), s(p.s), pass(p.field, scratch),
-        mixing(p.team, history, p.field.right - p.field.left) {}
+        mixing(p.team, p.field, history) {}
 
   __device__ void run() {
     if (!p.start()) return fail();
@@ -104,7 +105,7 @@ class Solver {
       total += double(next) * double(c);
       error += miss(p.t * c * next, p.t * c * cap, weight);
     };
-    const bool mix = !keep && mixing.begin(last);
+    const bool mix = !keep && mixing.begin(last || p.neither);
     for (int j = p.first_column(); j < field.right; j += blockDim.x) {
       const T weight = p.b(j), c = p.parts.collect(j, m, Sum()), cap = s.cap_v()[j], now = s.v(p.turn)[j];
       T next = now;

@@ -1,5 +1,5 @@
-// The blocks that work on one problem: one; a cluster, which meets at the hardware's barrier and reads each other's shared memory; or several
-// of a cooperative launch, all resident at once, which meet at a counter in device memory. Each block has rows of its own.
+// The blocks that work on one problem: one; a cluster, which meets at the hardware's barrier and reads each other's shared memory; or
+// several of a cooperative launch, all resident at once, which meet at a counter in device memory. Each block has rows of its own.
 #pragma once
 #include "cuda/cluster.cuh"
 #include "cuda/launch.cuh"
@@ -53,7 +53,7 @@ class Team {
     }
   }
 
-  // The same bits for every thread; orders memory as sync() does. Both buffers alternate: whoever writes one again has met all that read it.
+  // The same bits for every thread; orders memory as sync() does. Two buffers alternate: whoever writes one again has met all readers.
   template <typename Op>
   __device__ double reduce(double x, Op op) {
     x = warp_reduce(x, op);
