@@ -3,6 +3,7 @@ PYTHON ?= python3
 TORCH ?= 2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST = $(BIN)/pytest -n $(or $(WORKERS),auto) --maxprocesses 8 --dist worksteal
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f 2>/dev/null)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -17,11 +18,11 @@ setup: $(VENV)/.built ## the virtual environment, torch and the compiled extensi
 demo: setup ## build a real corpus, train with and without L_S, print the table: demo-results/
 	@$(BIN)/transphere demo --out demo-results $(DEMO)
 
-test: setup ## the test suite
-	@$(BIN)/pytest $(TESTS)
+test: setup ## the test suite, a process a core; WORKERS=0 for one, TESTS=tests/test_philox.py selects
+	@$(PYTEST) $(TESTS)
 
 test-slow: setup ## what `make test` leaves out because it takes minutes
-	@$(BIN)/pytest -m slow $(TESTS)
+	@$(PYTEST) -m slow $(TESTS)
 
 test-network: setup ## what `make test` leaves out because it downloads packages
 	@$(BIN)/pytest -m network $(TESTS)

@@ -36,10 +36,10 @@ struct CircularPowerProblems {
 template <typename T>
 void circular_wasserstein_power_cpu(const CircularPowerProblems<T>& problems, int64_t begin, int64_t end);
 
-#ifdef TS_CUDA
-// Bytes of device memory that the kernel needs; 0 where shared memory does.
+// Bytes of device memory that the CUDA kernel needs; 0 where shared memory does. Declared without CUDA too: the binding names it.
 int64_t circular_wasserstein_power_workspace(int64_t n, int64_t m, int64_t problems);
 
+#ifdef TS_CUDA
 template <typename T>
 cudaError_t circular_wasserstein_power_cuda(const CircularPowerProblems<T>& problems, int64_t count, void* workspace, cudaStream_t stream);
 #endif

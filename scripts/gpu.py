@@ -24,8 +24,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "build" / "gpu-site"
 NEEDED = ["torch", "numpy", "setuptools", "pybind11", "pytest"]
-WANTED = ["scipy", "mpmath", "ot", "ruff", "ninja", "triton"]  # tests, peers, a faster build
-WHEELS = {"ot": "pot"}  # where a wheel is not called as its module
+WANTED = ["scipy", "mpmath", "ot", "ruff", "ninja", "triton", "xdist", "execnet"]  # tests, peers, a faster build, tests side by side
+WHEELS = {"ot": "pot", "xdist": "pytest_xdist"}  # where a wheel is not called as its module
 TRAINING = ["matplotlib", "onnxruntime", "PIL", "safetensors", "sklearn", "soundfile", "tqdm", "transformers"]
 PYTEST = ["-P", "-m", "pytest", "-p", "no:cacheprovider", "-o", "addopts=-ra --import-mode=importlib --strict-markers"]
 PROBE = """
@@ -112,7 +112,8 @@ def tests(args: argparse.Namespace, out: Path) -> Step:
     if not (ROOT / ".git").exists():
         notes.append("without test_sdist_and_wheel: no git folder to clone")
         leave_out.append("--deselect=tests/test_package.py::test_sdist_and_wheel")
-    selection = ["-m", "not network and not slow", f"--junitxml={out / 'junit.xml'}", *leave_out, "tests"]
+    workers = [] if missing(["xdist", "execnet"]) else ["-n", "auto", "--maxprocesses", "8", "--dist", "worksteal"]
+    selection = [*workers, "-m", "not network and not slow", f"--junitxml={out / 'junit.xml'}", *leave_out, "tests"]
     # cuBLAS asks for a workspace of fixed size in the deterministic mode that the tests run in.
     return Step("tests", "tests.log", [[sys.executable, *PYTEST, *selection]], notes, {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"})
 

@@ -4,8 +4,11 @@ import os
 import zlib
 from functools import partial
 
-import pytest
-import torch
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait would spin on the cores of the other workers
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports transphere or triton

@@ -1,6 +1,8 @@
 """Builds with the emulator, for the tests: .cu files compiled by the host's compiler into a library, kept by the hash of its inputs."""
 
+import contextlib
 import ctypes
+import fcntl
 import functools
 import hashlib
 import os
@@ -27,7 +29,6 @@ SEEDS = range(8)  # 0 and 1 are the ascending and the descending order
 def build(sources: list[Path], flags: list[str] = [], sanitize: bool = False, races: bool = True) -> Path:  # noqa: B006
     """A shared library of these sources and the emulator, with the sanitizers or else with the search for races.
     Objects and library are found again while no source, header or flag changes."""
-    CACHE.mkdir(parents=True, exist_ok=True)
     headers = sorted(p for pattern in ("*.h", "*.cuh") for p in CSRC.rglob(pattern))
     common = _digest(CXX, subprocess.run([CXX, "--version"], capture_output=True).stdout, *(p.read_bytes() for p in headers))
     options = FLAGS + (SANITIZE if sanitize else [])
@@ -39,11 +40,20 @@ def build(sources: list[Path], flags: list[str] = [], sanitize: bool = False, ra
         out = CACHE / f"{source.stem}-{_digest(common, options, language, source, source.read_bytes())}.o"
         return _make(out, [CXX, *options, *language, "-c", str(source)])
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with _alone(), ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(compile, [*sources, CSRC / "emulator" / "emulator.cpp"]))
     link = [f for f in flags if f.startswith(("-L", "-l", "-Wl,"))] + (SANITIZE[:1] if sanitize else [])
     library = CACHE / f"lib-{_digest(objects, link)}.so"
     return _make(library, [CXX, "-shared", *map(str, objects), *link])
+
+
+@contextlib.contextmanager
+def _alone():
+    """Of several test processes one compiles, and the others find what it made."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with open(CACHE / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _make(out: Path, command: list[str]) -> Path:

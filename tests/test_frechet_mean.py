@@ -41,6 +41,13 @@ def test_float32_reaches_its_own_accuracy():
     assert (ts.frechet_mean(z).double() - ts.frechet_mean(z.double())).norm(dim=-1).max() < 3e-6
 
 
+@pytest.mark.parametrize("d", [1024, 4096])
+def test_one_point_is_its_mean_without_a_warning(d, recwarn):
+    z = cap(1, d, 0.5, 64, dtype=torch.float32)
+    torch.testing.assert_close(ts.frechet_mean(z), z[:, 0])
+    assert not recwarn.list
+
+
 def test_closed_cases(unit):
     x, y = unit(6, seed=1), unit(6, seed=2)
     mid = torch.nn.functional.normalize(x + y, dim=-1)

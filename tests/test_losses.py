@@ -67,6 +67,25 @@ def test_harnessed_adds_up_on_the_same_samples(unit):
     assert losses.SphericalSliced(n_projections=6, n_samples=4)(e)[0] == parts["sliced"]
 
 
+def test_another_sampler(unit):
+    """In the place of vmf_sample, called as it is."""
+    e, asked = laws(unit), []
+
+    def point_mass(loc, kappa, n_samples, *, seed, offset):
+        asked.append((loc.shape, kappa.shape, n_samples, seed, offset))
+        return loc[..., None, :].expand(*kappa.shape, n_samples, loc.shape[-1])
+
+    given = {"sampler": point_mass, "n_samples": 3}
+    both = losses.Harnessed(n_projections=5, debias=True, **given)
+    three = losses.ProbabilisticContrastive(**given), losses.SphericalSliced(5, **given), both
+    points = {name: law.loc for name, law in e.items()}
+    for loss, plain in zip(three, (losses.ProbabilisticContrastive(), losses.SphericalSliced(5), None), strict=True):
+        value, _ = loss(e, seed=7)
+        assert plain is None or value.item() == pytest.approx(plain(points, seed=7)[0].item(), rel=1e-9)
+    size = len(e) * len(next(iter(points.values()))) * 3
+    assert [call[2:] for call in asked] == [(3, 7, 0), (3, 7, 0), (3, 7, 0), (3, 7, size)]
+
+
 @pytest.mark.parametrize("names", [("a", "b"), ("a", "b", "c", "d")])
 def test_any_number_of_modalities(names, unit):
     e = laws(unit, names=names)

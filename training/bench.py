@@ -1,4 +1,4 @@
-"""`transphere bench step`: what a training step of a full model costs on this machine."""
+"""`transphere bench`: what a training step of a full model costs on this machine, and would cost on many GPUs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .errors import UserError
 
 
 def add_arguments(commands: Any) -> None:
-    """Join the command `bench step` to the command line."""
+    """Join the commands `bench step` and `bench plan` to the command line."""
     text = "measure a training step of a full model with random weights: time, memory, the share of each loss, the reading of files"
     bench = commands.add_parser("bench", help="measure a training step", description="Measure.")
     kinds = bench.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -23,6 +23,24 @@ def add_arguments(commands: Any) -> None:
     step.add_argument("--no-loader", action="store_true", help="do not measure how fast files are read")
     step.add_argument("--json", action="store_true", help="print everything as JSON instead of a table")
     step.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as for fit")
+
+    text = "plan on paper what a step would take on many GPUs: memory and operations of the parts, counted on this CPU"
+    plan = kinds.add_parser("plan", help=text, description=text[0].upper() + text[1:] + ".")
+    plan.set_defaults(call=_plan)
+    plan.add_argument("recipe", nargs="?", default="ismir2024-full", metavar="RECIPE", help="as for step")
+    plan.add_argument("--gpus", type=int, default=16, metavar="N", help="how many share the recipe's batch (default: 16)")
+    plan.add_argument("--tflops", type=float, default=100.0, metavar="T", help="what a GPU is taken to reach, TFLOP/s (default: 100)")
+    plan.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as for fit")
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from . import config as configuration
+    from .bench_plan import plan
+
+    if arguments.gpus < 1 or not 0 < arguments.tflops < 1e9:
+        raise UserError(f"expected --gpus and --tflops above 0, got {arguments.gpus} and {arguments.tflops}")
+    config = configuration.load(arguments.recipe, arguments.set)
+    print(plan(config, recipe=arguments.recipe, gpus=arguments.gpus, speed=1e12 * arguments.tflops).text())
 
 
 def _step(arguments: argparse.Namespace) -> None:

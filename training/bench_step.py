@@ -4,6 +4,7 @@ be read as fast as the model takes them."""
 from __future__ import annotations
 
 import contextlib
+import inspect
 import statistics
 import tempfile
 import time
@@ -33,6 +34,8 @@ from .pipelines import Pipeline
 from .pipelines.picture import Picture
 from .pipelines.stream import worker_count
 from .run import environment
+
+CLASSES = [str(number) for number in range(101)]  # as many as UCF-101 has
 
 
 @dataclass
@@ -95,7 +98,7 @@ def bench_step(config: Config, *, recipe: str = "", batch: int | None = None, st
         work = _Work(config, device)
         counts = {name: _counts(branch.encoder) for name, branch in work.model.items()}
         report = Report(recipe, size, {name: {"name": encoders[name].name, **counts[name]} for name in encoders})
-        inputs = {name: moved(_random(reader, size), device) for name, reader in readers.items()}
+        inputs = {name: moved(random_inputs(reader, size), device) for name, reader in readers.items()}
         clock = _Clock(device)
         report.memory["weights and inputs"] = clock.memory()
         for step in range(steps + 1):
@@ -120,7 +123,8 @@ class _Work:
         self.optimizer = build_optimizer(config.optim, parameter_groups(self.model, self.objective, lr=config.optim.lr))
 
     def loss(self, name: str) -> nn.Module:
-        return build_objective(replace(self.config.objective, name=name), self.config.model.dim).to(self.device)
+        made = replace(self.config.objective, name=name)
+        return build_objective(made, self.config.model.dim, self.config.model.encoders, CLASSES).to(self.device)
 
     def step(self, inputs: dict[str, Inputs], clock: _Clock) -> dict[str, Embedding]:
         out: dict[str, Embedding] = {}
@@ -130,9 +134,9 @@ class _Work:
                 out[name] = self.model[name](x)
         with clock("loss, forward and backward"):
             leaves = _leaves(out)
-            self.objective(_laws(leaves))[0].backward()
+            loss_of(self.objective, leaves).backward()
         with clock("encoders and heads, backward"):
-            roots = [x for law in out.values() for x in _tensors(law)]
+            roots = [x for law in out.values() for x in tensors_of(law)]
             slopes = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for own in leaves.values() for leaf in own]
             torch.autograd.backward(roots, slopes)
         with clock("optimiser"):
@@ -150,9 +154,9 @@ class _Work:
         for part in ("harnessed", "contrastive", "sliced") if name == "harnessed" else (name,):
             loss = self.objective if part == name else self.loss(part)
             for repeat in range(repeats + 1):
-                laws = _laws(_leaves(embeddings))
+                leaves = _leaves(embeddings)
                 with clock(part):
-                    loss(laws)[0].backward()
+                    loss_of(loss, leaves).backward()
                 if repeat == 0:
                     clock.seconds[part].clear()
         return clock.medians(), max(0.0, clock.peak() - before)
@@ -199,16 +203,22 @@ def _status(key: str) -> float:
         return float("nan")
 
 
-def _tensors(law: Embedding) -> tuple[Tensor, ...]:
+def tensors_of(law: Embedding) -> tuple[Tensor, ...]:
+    """Mean direction and concentration of a distribution, or a point by itself."""
     return (law.loc, law.concentration) if isinstance(law, VonMisesFisher) else (law,)
 
 
 def _leaves(embeddings: dict[str, Embedding]) -> dict[str, list[Tensor]]:
-    return {name: [x.detach().clone().requires_grad_() for x in _tensors(law)] for name, law in embeddings.items()}
+    return {name: [x.detach().clone().requires_grad_() for x in tensors_of(law)] for name, law in embeddings.items()}
 
 
-def _laws(leaves: dict[str, list[Tensor]]) -> dict[str, Embedding]:
-    return {name: VonMisesFisher(*x, validate_args=False) if len(x) == 2 else x[0] for name, x in leaves.items()}
+def loss_of(loss: nn.Module, leaves: dict[str, list[Tensor]]) -> Tensor:
+    """The loss of the embeddings that `tensors_of` took apart; of labels one after the other where it classifies."""
+    laws = {name: VonMisesFisher(*x, validate_args=False) if len(x) == 2 else x[0] for name, x in leaves.items()}
+    if "labels" not in inspect.signature(loss.forward).parameters:
+        return loss(laws)[0]
+    first = next(iter(leaves.values()))[0]
+    return loss(laws, labels=torch.arange(len(first), device=first.device) % len(CLASSES))[0]
 
 
 def _counts(encoder: nn.Module) -> dict[str, int]:
@@ -216,7 +226,7 @@ def _counts(encoder: nn.Module) -> dict[str, int]:
     return {"parameters": sum(n for n, _ in sizes), "trained": sum(n for n, trained in sizes if trained)}
 
 
-def _random(reader: Pipeline, size: int) -> Inputs:
+def random_inputs(reader: Pipeline, size: int) -> Inputs:
     """A batch of the shape that the pipeline makes: of longest texts, random numbers for floats."""
     words = reader.of_text("word " * 1000) if reader.kind == "texts" else reader.blank()
     batch = reader.collate([words] * size)

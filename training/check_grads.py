@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .batch import Batch, batches, load_batch
 from .config import Config
@@ -17,6 +18,7 @@ from .distributed import World
 from .errors import UserError
 from .processes import launch
 from .run import open_manifest
+from .sharding import whole
 from .trainer import Trainer
 
 TOLERANCE = 1e-10
@@ -65,14 +67,18 @@ def gradient(config: Config, world: World) -> dict[str, Tensor]:
         trainer.model.double().train()
         trainer.objective.double()
         for branch in trainer.model.values():
-            # What torch draws inside an encoder, and the statistics of BatchNorm, depend on which rows are together.
+            # What torch draws inside an encoder depends on which rows are together, and so do the statistics of BatchNorm unless they are
+            # those of all processes.
             branch.encoder.eval()
+            for module in branch.encoder.modules():
+                if config.run.sync_batchnorm and isinstance(module, _BatchNorm) and module.affine and module.weight.requires_grad:
+                    module.train()
         trainer.step = 1
         index = next(batches(len(trainer.train), config.optim.batch_size, config.run.seed, 1))
         own = next(iter(trainer.train.stream([[index[row] for row in world.rows(len(index))]], 0)))
         _, values = trainer.gradient(index, _double(own))
     named = {f"{part}.{name}": p for part in ("model", "objective") for name, p in getattr(trainer, part).named_parameters()}
-    return {"": torch.tensor(values["loss"], dtype=torch.float64), **{n: p.grad for n, p in named.items() if p.grad is not None}}
+    return {"": torch.tensor(values["loss"], dtype=torch.float64), **whole({n: p.grad for n, p in named.items() if p.grad is not None})}
 
 
 def _work(world: World, configs: list[Config], folder: str) -> None:

@@ -23,11 +23,15 @@ OBJECTIVES = (
     "contrastive", "sliced", "harnessed", "mc-infonce", "pcmc", "pcmr", "triplet", "entropic-contrastive", "pcme", "mpc",
     "learning-to-match", "mmcosine", "softmax", "gated", "film",
 )  # fmt: skip
+CLASSIFY = ("mmcosine", "softmax", "gated", "film")
 OPTIMISERS, SCHEDULES, PRECISIONS = ("adamw", "adam", "sgd"), ("constant", "cosine", "step"), ("fp32", "bf16")
-HEADS = ("vmf", "natural", "linear", "residual")
+HEADS = ("vmf", "natural", "linear", "residual", "none")
+SAMPLERS = ("released",)
 
 # on any result
-WITHOUT_EFFECT = (("data", "manifest"), ("data", "workers"), ("run", "save_every"), ("run", "tensorboard"), ("run", "timeout"))
+WITHOUT_EFFECT = (
+    ("data", "manifest"), ("data", "workers"), ("run", "save_every"), ("run", "shard"), ("run", "tensorboard"), ("run", "timeout"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class Data:
     split_by: str = "group"  # with split_seed: "group", or "item", which leaks and shows by how much
     noise: dict[str, float] = field(default_factory=dict)  # modality -> share of training items that get another one's
     missing: dict[str, float] = field(default_factory=dict)  # modality -> share of training items that lose it
+    hold_out: dict[str, str] = field(default_factory=dict)  # fact -> value, style = "noto": such items are not trained or validated on
+    test_only: dict[str, str] = field(default_factory=dict)  # fact -> value: of the test items such alone are left
     workers: int | None = None  # processes that read files for encoders that are trained; None: one a core, at most 16
 
 
@@ -57,6 +63,7 @@ class Encoder:
     augment: list[str] = field(default_factory=list)  # sound: crop, mask; pictures: crop, flip, erase; text: drop, eda
     dropout: float | None = None  # None: as published
     seconds: float | None = None  # of sound
+    frames: int | None = None  # of a video that are seen, their features averaged; None: one picture
     template: str | None = None  # of captions, from the item's meta: '"{title}" is a song by "{artist}"'
     width: int | None = None  # of mlp and embedding
     classes: int | None = None  # of embedding
@@ -67,7 +74,7 @@ class Model:
     """The encoder and the head of every modality: features -> von Mises-Fisher on the unit sphere of R^dim, or a point of R^dim."""
 
     encoders: dict[str, Encoder] = field(default_factory=dict)  # modality -> encoder that is trained; the others have frozen features
-    head: str = "vmf"  # or linear, residual: points
+    head: str = "vmf"  # or linear, residual: points; none: the encoder's features, to be classified
     dim: int = 512
     hidden: int = 0  # width of the head's hidden layer; 0: none, the head is linear
     dropout: float = 0.5
@@ -108,6 +115,7 @@ class Objective:
     logit_scale: float | None = None  # s of mmcosine
     bound: str | None = None
     probability: float | None = None
+    sampler: str | None = None  # of contrastive, sliced, harnessed: "released" draws from another law (released_sampler.py)
 
 
 @dataclass(frozen=True)
@@ -142,6 +150,7 @@ class Run:
     precision: str = "fp32"  # or bf16: encoders under autocast; heads and losses stay in float32
     compile: bool = False  # torch.compile the model
     sync_batchnorm: bool = False  # statistics of BatchNorm over all processes
+    shard: bool = False  # encoders spread over the processes (FSDP2)
     tensorboard: bool = False
     timeout: int = 1800  # seconds that a process waits for another before it ends the job
 
@@ -324,9 +333,11 @@ def _check(config: Config) -> None:
         *(rule for name, encoder in model.encoders.items() for rule in _encoder_rules(f"model.encoders.{name}", encoder)),
         (data.workers is None or 0 <= data.workers <= 256, "data.workers", "0 to 256", data.workers),
         (model.dim >= 2, "model.dim", "at least 2", model.dim),
+        (model.head != "none" or objective.name in CLASSIFY, "objective.name", f"one of {CLASSIFY} with model.head = none", objective.name),
         (model.hidden >= 0, "model.hidden", "0 (none) or more", model.hidden),
         (0 <= model.dropout < 1, "model.dropout", "0 <= dropout < 1", model.dropout),
         (0 <= low < high, "model.kappa", "0 <= low < high", list(model.kappa)),
+        (objective.sampler in (None, *SAMPLERS), "objective.sampler", f"none (the right law), {', '.join(SAMPLERS)}", objective.sampler),
         (objective.temperature > 0, "objective.temperature", "a number > 0", objective.temperature),
         (objective.n_samples >= 1, "objective.n_samples", "at least 1", objective.n_samples),
         (objective.n_projections >= 1, "objective.n_projections", "at least 1", objective.n_projections),
@@ -346,6 +357,8 @@ def _check(config: Config) -> None:
         (run.patience >= 0, "run.patience", "0 (never) or more", run.patience),
         (run.eval_samples >= 0, "run.eval_samples", "0 (the mean direction) or more", run.eval_samples),
         (run.save_every >= 0, "run.save_every", "0 (at validations only) or more", run.save_every),
+        (not run.shard or not optim.ema, "optim.ema", "0 with run.shard: torch cannot copy a model that is spread", optim.ema),
+        (not run.shard or not run.compile, "run.compile", "false with run.shard", run.compile),
         (run.timeout >= 1, "run.timeout", "at least 1 second", run.timeout),
     ]
     for holds, key, expected, value in rules:
@@ -370,6 +383,7 @@ def _encoder_rules(where: str, encoder: Encoder) -> list[tuple[bool, str, str, o
         (encoder.lr is None or 0 < encoder.lr <= 1e6, f"{where}.lr", "0 < lr <= 1e6", encoder.lr),
         (encoder.dropout is None or 0 <= encoder.dropout < 1, f"{where}.dropout", "0 <= dropout < 1", encoder.dropout),
         (encoder.seconds is None or 0.1 <= encoder.seconds <= 600, f"{where}.seconds", ".1 to 600", encoder.seconds),
+        (encoder.frames is None or 1 <= encoder.frames <= 256, f"{where}.frames", "1 to 256", encoder.frames),
         (encoder.width is None or encoder.width >= 1, f"{where}.width", "at least 1", encoder.width),
         (encoder.classes is None or encoder.classes >= 1, f"{where}.classes", "at least 1", encoder.classes),
     ]

@@ -15,8 +15,8 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from . import batchnorm
 from .errors import LostProcess, UserError
 
 T = TypeVar("T")
@@ -90,12 +90,10 @@ class World:
 
 
 def synchronised(model: nn.Module, world: World) -> nn.Module:
-    """`model` with BatchNorm over all processes; UserError on CPUs, for which torch has none."""
-    if world.size == 1 or not any(isinstance(module, _BatchNorm) for module in model.modules()):
+    """`model` with BatchNorm over all processes: torch's own on GPUs, which is fused, and ours on CPUs, for which torch has none."""
+    if world.size == 1:
         return model
-    if world.device.type == "cpu":
-        raise UserError("run.sync_batchnorm: torch's needs GPUs, these processes run on CPUs")
-    return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return batchnorm.joined(model) if world.device.type == "cpu" else nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
 @contextlib.contextmanager

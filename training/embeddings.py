@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .run import Run
 
 ALL = "all"
-MOST = 8  # modalities of which all sets are written: 255 arrays
+MOST = 8  # modalities of which all sets are written, 255 arrays; of more, those that a query of one or two modalities needs
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,12 @@ def embed_items(run: Run, split: str = ALL, *, mean: str = "frechet", sets: Sequ
 
 
 def every_set(run: Run) -> list[tuple[str, ...]]:
-    """All sets of the run's modalities, single ones first: what a gallery enriched for any query needs."""
+    """Sets of the run's modalities, single ones first, for a gallery enriched for any query; of more than MOST modalities, for one of up to
+    two: all but the query's."""
     names = list(run.facts["dims"])
-    if len(names) > MOST:
-        raise UserError(f"--enrich: {len(names)} modalities have {2 ** len(names) - 1} sets; expected at most {MOST} modalities")
-    return [s for size in range(1, len(names) + 1) for s in itertools.combinations(names, size)]
+    m = len(names)
+    sizes = range(1, m + 1) if m <= MOST else (1, m - 2, m - 1, m)
+    return [s for size in sizes for s in itertools.combinations(names, size)]
 
 
 def write_embeddings(embeddings: Embeddings, path: Path) -> Path:

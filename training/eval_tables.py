@@ -83,7 +83,8 @@ def plan_table(section: dict) -> str:
     for name, m in section["directions"].items():
         cells = [_number(metric, m[by][metric]) for metric in SHOWN for by in ("cost", "plan")]
         rows.append([arrows(name), *cells, m["label"] + ("" if m["converged"] else " (not converged)")])
-    how = f"eps {section['eps']:g}, {section['marginals']} marginals"
+    part = f", {section['mass']:g} of their mass" if section["mass"] < 1 else ""
+    how = f"eps {section['eps']:g}, {section['marginals']} marginals{part}"
     return f"By cost ({section['cost']}) and by the entropic plan of the whole split ({how}):\n\n{markdown(rows)}"
 
 

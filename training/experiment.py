@@ -3,12 +3,13 @@
 title, claim     what is asked, and what the paper says             recipe, corpus   of every variant that names none of its own
 set              overrides of every variant, as --set takes them    seeds            how many
 directions       those that the tables show (default: all)          test_on          corpora to test every run on, too
-[[variant]]      name, set, recipe, corpus; control = true for one that is there for comparison only, with untrained = true one that
-                 compares frozen features as they are
+plan             false: test items are not ranked by their transport plan too, which of 2,000 items takes as long as a short run
+[[variant]]      name, set, recipe, corpus; against: the variant above that it is compared with; control = true for one that is there for
+                 comparison only, with untrained = true one that compares frozen features as they are
 [[cross]]        name, set: every variant that is no control is run with each of them
 
-The first variant is the one that others are compared with. Each seed has its own split by group; the epoch is chosen on validation items
-and test items are scored once, after that.
+The first variant is the one that others are compared with; where some say against which, those alone are compared. Each seed has its own
+split by group; the epoch is chosen on validation items and test items are scored once, after that.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Variant:
     set: tuple[str, ...] = ()
     control: bool = False
     untrained: bool = False  # frozen features as they are
+    against: str = ""  # the variant that it is compared with; the first
 
     def config(self, more: Sequence[str] = ()) -> Config:
         return configuration.load(self.recipe, ["data.split_seed=0", *self.set, *more]).replace(data={"manifest": self.corpus})
@@ -64,6 +66,7 @@ class Experiment:
     seeds: int = 3
     directions: tuple[str, ...] = ()
     test_on: tuple[str, ...] = field(default=())
+    plan: bool = True
 
 
 def experiment_names() -> list[str]:
@@ -91,18 +94,18 @@ def load_experiment(name: str | Path, corpus: str | None = None) -> Experiment:
 
 
 _KINDS = {
-    **dict.fromkeys(("name", "title", "claim", "recipe", "corpus"), (str, "a string")),
+    **dict.fromkeys(("name", "title", "claim", "recipe", "corpus", "against"), (str, "a string")),
     **dict.fromkeys(("set", "directions", "test_on"), (list, "a list of strings")),
     **dict.fromkeys(("variant", "cross"), (list, "a list of tables")),
     "seeds": (int, "a whole number"),
-    **dict.fromkeys(("control", "untrained"), (bool, "true or false")),
+    **dict.fromkeys(("control", "untrained", "plan"), (bool, "true or false")),
 }
-_TOP = ("title", "claim", "recipe", "corpus", "set", "seeds", "directions", "test_on", "variant", "cross")
+_TOP = ("title", "claim", "recipe", "corpus", "set", "seeds", "directions", "test_on", "plan", "variant", "cross")
 
 
 def _parse(path: Path, values: dict, corpus: str | None) -> Experiment:
     _check(values, _TOP, ("title", "variant"), str(path))
-    for word, allowed in (("variant", ("name", "set", "recipe", "corpus", "control", "untrained")), ("cross", ("name", "set"))):
+    for word, allowed in (("variant", ("name", "set", "recipe", "corpus", "control", "untrained", "against")), ("cross", ("name", "set"))):
         for number, table in enumerate(values.get(word, []), start=1):
             where = f"{path}: {word} {number}"
             if not isinstance(table, dict):
@@ -115,7 +118,8 @@ def _parse(path: Path, values: dict, corpus: str | None) -> Experiment:
         if not recipe or not data:
             raise UserError(f"{path}: variant {table['name']!r} has no {'corpus' if recipe else 'recipe'}, nor has the experiment")
         changes = (*values.get("set", []), *table.get("set", []))
-        variant = Variant(table["name"], recipe, data, changes, table.get("control", False), table.get("untrained", False))
+        kind = table.get("control", False), table.get("untrained", False)
+        variant = Variant(table["name"], recipe, data, changes, *kind, table.get("against", ""))
         if variant.untrained and not variant.control:
             raise UserError(f"{path}: variant {variant.name!r}: untrained: expected a control")
         variants.append(variant)
@@ -125,11 +129,14 @@ def _parse(path: Path, values: dict, corpus: str | None) -> Experiment:
         raise UserError(f"{path}: expected a first variant that is no control, to compare the others with")
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f"{path}: two variants are called {twice[0]!r}")
+    for place, variant in enumerate(variants):
+        if variant.against and variant.against not in names[:place]:
+            raise UserError(f"{path}: variant {variant.name!r}: against: expected a variant above it, got {variant.against!r}")
     if values.get("seeds", 3) < 1:
         raise UserError(f"{path}: seeds: expected at least 1, got {values['seeds']}")
     return Experiment(
         path.stem, values["title"], values.get("claim", ""), tuple(variants), values.get("seeds", 3),
-        tuple(values.get("directions", ())), tuple(values.get("test_on", ())),
+        tuple(values.get("directions", ())), tuple(values.get("test_on", ())), values.get("plan", True),
     )  # fmt: skip
 
 
@@ -201,7 +208,7 @@ def run_experiment(
 
 def _measured(experiment: Experiment, path: Path) -> dict:
     transfer = {corpus: read_transfer(path, corpus) for corpus in experiment.test_on}
-    return {"test": read_test(path), "probes": read_probes(path), "transfer": transfer}
+    return {"test": read_test(path), "probes": read_probes(path, experiment.plan), "transfer": transfer}
 
 
 def _untrained(experiment: Experiment, config: Config) -> dict:

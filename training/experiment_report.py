@@ -21,12 +21,14 @@ def experiment_report(experiment: Experiment, measured: dict[str, list[dict]]) -
     """measured: variant -> for each seed {"test": see Run.evaluate, "probes": see `probes.probe`, "transfer": corpus -> directions}.
 
     Every number of every direction with mean, standard deviation and values. Where all variants have the same directions, also their mean
-    over the directions, and how the mean MRR differs from the first variant's, paired by seed.
+    over the directions, and how the mean MRR differs from the first variant's, or from that of the one that a variant names, paired by
+    seed.
     """
     directions = {name: _directions(experiment, runs) for name, runs in measured.items()}
     told = {tuple(directions[variant.name]) for variant in experiment.variants if not variant.control}
     common = told.pop() if len(told) == 1 else None
     first = next(iter(measured))
+    named = any(variant.against for variant in experiment.variants)
     rows = {}
     for variant in experiment.variants:
         runs = measured[variant.name]
@@ -45,8 +47,10 @@ def experiment_report(experiment: Experiment, measured: dict[str, list[dict]]) -
         }
         if common == tuple(directions[variant.name]):
             row["mean"] = summary([_mean(result, directions[variant.name]) for result in results])
-            if variant.name != first:
-                row["against_first"] = paired(rows[first]["mean"]["MRR"]["values"], row["mean"]["MRR"]["values"])
+            other = variant.against if named else first
+            if other and other != variant.name and "mean" in rows[other]:
+                found = paired(rows[other]["mean"]["MRR"]["values"], row["mean"]["MRR"]["values"])
+                row |= {"against": {"variant": other, **found}} if named else {"against_first": found}
         rows[variant.name] = row
     return {
         "experiment": experiment.name,
@@ -128,7 +132,8 @@ def experiment_table(report: dict) -> str:
 
 
 def _means(rows: dict[str, dict]) -> str:
-    table = [["variant", *(f"R@{k} %" for k in KS), "MRR", "median rank", "MRR against the first"]]
+    named = any("against" in row for row in rows.values())
+    table = [["variant", *(f"R@{k} %" for k in KS), "MRR", "median rank", "MRR against another" if named else "MRR against the first"]]
     for name, row in _ordered(rows):
         if "mean" not in row:
             continue
@@ -140,11 +145,12 @@ def _means(rows: dict[str, dict]) -> str:
 
 
 def _against(row: dict) -> str:
-    found = row.get("against_first")
+    found = row.get("against") or row.get("against_first")
     if not found:
         return ""
     mark = {True: " *", False: "", None: " (one seed)"}[found["beyond_noise"]]
-    return f"{found['mean']:+.4f} ± {found['sd']:.4f}{mark}"
+    name = f" ({found['variant']})" if "variant" in found else ""
+    return f"{found['mean']:+.4f} ± {found['sd']:.4f}{mark}{name}"
 
 
 def _by_direction(rows: dict[str, dict], directions: list[str], value: Value, chance: str = "") -> str:
@@ -181,6 +187,6 @@ def _notes(report: dict) -> str:
         f"Test items; mean ± standard deviation over {n} seed{'s' if n > 1 else ''}, each with its own split and initialisation; the "
         "epoch was chosen on validation items. A hit is the item itself or one with the same caption; ties count half.",
     ]
-    if any("against_first" in row for row in report["rows"].values()):
+    if any("against_first" in row or "against" in row for row in report["rows"].values()):
         lines.append("Differences are paired by seed; * is beyond a two-sided 95 % t-test, without correction for the number of rows.")
     return " ".join(lines)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transphere import VonMisesFisher
 
 from . import config as configuration
+from .errors import UserError
 from .seeding import Dropout
 
 Embedding = VonMisesFisher | Tensor  # a distribution of batch shape (B,), or points (B, dim)
@@ -90,8 +91,16 @@ class ResidualHead(nn.Module):
         return F.normalize(self.norm(y + self.block(y)), dim=-1)
 
 
+class NoHead(nn.Identity):
+    """(B, d_in) features, in the place of points, for the objectives that classify: MMCosine compares the encoders' own."""
+
+
 def build_head(config: configuration.Model, d_in: int) -> nn.Module:
     """The head that model.head names."""
+    if config.head == "none":
+        if d_in != config.dim:
+            raise UserError(f"model.dim: expected {d_in}, the width of an encoder's features, for model.head = none, got {config.dim}")
+        return NoHead()
     if config.head == "vmf":
         return VonMisesFisherHead(d_in, config.dim, config.hidden, config.dropout, config.kappa)
     head = {"natural": NaturalHead, "linear": LinearHead, "residual": ResidualHead}[config.head]

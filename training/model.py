@@ -17,6 +17,7 @@ from .encoders.networks import build_encoder
 from .encoders.small import Frozen
 from .errors import UserError, near
 from .heads import Embedding, build_head
+from .released_sampler import vmf_sample_released
 
 Inputs = torch.Tensor | dict[str, torch.Tensor]  # (B, d_in) features, or whatever a trained encoder takes
 
@@ -34,6 +35,7 @@ LOSSES = {
     "learning-to-match": losses.LearningToMatch,
 }
 OBJECTIVE = "objective/"  # begins the names of the objective's own weights in a checkpoint
+SAMPLERS = {"released": vmf_sample_released}
 SHARED = ("temperature", "n_samples", "n_projections", "weight")  # keys that recipes to be compared have in common
 
 
@@ -45,17 +47,20 @@ class Branch(nn.Module):
         self.encoder = encoder
         self.head = head
         self.lr = lr  # of the encoder; None: that of the run
+        self.together = False  # whether its forward pass has a part in which the processes wait for each other
 
     def forward(self, x: Inputs, present: torch.Tensor | None = None) -> Embedding:
         """The embeddings of B items. present, (B,) bool: an encoder that reads files sees these alone, so that no batch norm takes the
-        blanks of the others into its statistics."""
+        blanks of the others into its statistics. A process without one shows the encoder its first blank where the others would wait; its
+        gradient is 0, though it counts in statistics over all processes."""
         if present is None or getattr(self.encoder, "in_memory", True) or present.all():
             features = self.encoder(x)
         else:
             features = torch.zeros(len(present), self.encoder.d_out, device=present.device)
-            if present.any():
-                own = self.encoder({name: part[present] for name, part in x.items()} if isinstance(x, dict) else x[present])
-                features = features.to(own.dtype).index_copy(0, present.nonzero().flatten(), own)
+            seen = present if present.any() or not self.together else torch.arange(len(present), device=present.device) == 0  # (B,)
+            if seen.any():
+                own = self.encoder({name: part[seen] for name, part in x.items()} if isinstance(x, dict) else x[seen])
+                features = features.to(own.dtype).index_copy(0, seen.nonzero().flatten(), own)
         with torch.autocast(features.device.type, enabled=False):  # bfloat16 has three digits: too few for kappa and a unit vector
             return self.head(features if features.dtype == torch.float64 else features.float())
 
@@ -93,13 +98,14 @@ def build_model(config: configuration.Model, dims: dict[str, int]) -> Model:
 
 def parameter_groups(model: Model, *others: nn.Module, lr: float) -> list[dict]:
     """The optimiser's groups: what is trained at `lr`, then the encoders with rates of their own; what is frozen is in none."""
-    own = {id(p): branch.lr for branch in model.values() if branch.lr is not None for p in branch.encoder.parameters()}
-    groups: dict[float, list[nn.Parameter]] = {lr: []}
+    own = {id(p): (branch.lr or lr, True) for branch in model.values() for p in branch.encoder.parameters()}
+    # Encoders by themselves whatever their rate: they may be spread over processes, and torch updates no group in which some are.
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {(lr, False): []}
     for module in (model, *others):
         for p in module.parameters():
             if p.requires_grad:
-                groups.setdefault(own.get(id(p), lr), []).append(p)
-    return [{"params": params, "lr": rate} for rate, params in groups.items()]
+                groups.setdefault(own.get(id(p), (lr, False)), []).append(p)
+    return [{"params": params, "lr": rate} for (rate, _), params in groups.items()]
 
 
 def build_objective(
@@ -115,6 +121,7 @@ def build_objective(
     takes = inspect.signature(loss).parameters
     given = {key: value for key, value in dataclasses.asdict(config).items() if key != "name" and value is not None}
     given |= {"dim": dim} if "dim" in takes else {}
+    given |= {"sampler": SAMPLERS[config.sampler]} if config.sampler else {}
     for key in given.keys() - takes.keys() - set(SHARED):
         raise UserError(f"objective.{key}: {config.name} does not take it; it takes {', '.join(takes)}")
     for key, parameter in takes.items():

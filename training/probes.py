@@ -23,25 +23,25 @@ SHOWN = ("prompts", "training class")
 KEPT = ("R@1", "R@5", "R@10", "MRR", "median_rank")
 
 
-def read_probes(path: Path) -> dict:
+def read_probes(path: Path, plan: bool = True) -> dict:
     """`probe` of the run's test items, made once and then read."""
     digest = (checkpoint.read_json(path / "run.json") or {}).get("digest")
     report = checkpoint.read_json(path / "probes.json")
-    if report and report["digest"] == digest:
+    if report and report["digest"] == digest and report.get("by_plan", True) >= plan:
         return report
-    report = {"digest": digest, **probe(open_run(path))}
+    report = {"digest": digest, "by_plan": plan, **probe(open_run(path), plan)}
     checkpoint.write_json(path / "probes.json", report)
     return report
 
 
-def probe(run: Run) -> dict:
+def probe(run: Run, plan: bool = True) -> dict:
     """All of it for the test items.
 
     recall: direction -> R@k for every k of CURVE. classes: direction -> R-precision, mAP and R@1 where every item of the same label is a
     right answer. gap: pair of modalities -> `modality_gap`. zero_shot: "image by prompts" -> `zero_shot`, where there are labels and a text
     encoder, and by the embeddings of a modality "class", where there is one. enriched: direction -> metrics where an answer is the mean of
-    all its modalities but the query's. plan: direction -> metrics by the transport plan of the whole split, transductive. kappa: modality
-    -> its values. eigenvalues: those of the metric M, if one was learned.
+    all its modalities but the query's. plan: direction -> metrics by the transport plan of the whole split, transductive, where `plan` asks
+    for it. kappa: modality -> its values. eigenvalues: those of the metric M, if one was learned.
     """
     scored = score_run(run, "test", progress=False)
     if run.classifier is not None:  # its embeddings were never brought together
@@ -55,7 +55,7 @@ def probe(run: Run) -> dict:
         "gap": gaps(scored),
         "zero_shot": {f"{name} by {form}": found for name, forms in classified.items() for form, found in forms.items() if form in SHOWN},
         "enriched": _kept(report_of(enriched)["directions"]) if enriched else {},
-        "plan": _kept({name: found["plan"] for name, found in by_plan(scored)["directions"].items()}),
+        "plan": _kept({name: found["plan"] for name, found in by_plan(scored)["directions"].items()}) if plan else {},
         "kappa": _kappa(scored),
         "eigenvalues": _eigenvalues(run.metric),
     }

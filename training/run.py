@@ -25,6 +25,7 @@ from .batch import Batch, encoders_of, load_batch
 from .classification import CLASSIFIERS, classification_report
 from .config import Config
 from .data.corruption import corrupt
+from .data.hold_out import held_out
 from .data.manifest import Manifest
 from .distributed import World, joined, pick_device
 from .encoders import encoder
@@ -139,6 +140,8 @@ def open_manifest(data: configuration.Data) -> Manifest:
     manifest = Manifest.read(path)
     if data.split_seed is not None:
         manifest = manifest.resplit(data.split_seed, data.split_by)
+    if data.hold_out or data.test_only:
+        manifest = held_out(manifest, data.hold_out, data.test_only)
     return corrupt(manifest, data.missing, data.noise, data.split_seed or 0) if data.missing or data.noise else manifest
 
 

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from transphere import VonMisesFisher
 
+from . import sharding
 from .batch import Batch
 from .config import Config
 from .distributed import World
@@ -66,7 +67,8 @@ class Step:
         if config.run.compile:
             self.alone = torch.compile(self.alone)
         self.shared = self.alone
-        if world.size > 1:
+        self.sharded = config.run.shard and world.size > 1
+        if world.size > 1 and not self.sharded:
             # An encoder may leave parameters unused, or skip layers at random. It also keeps torch from laying out its buckets anew after
             # the first step: three processes and more would then sum in another order, and a resumed run once more in the first one.
             self.shared = DistributedDataParallel(self.alone, find_unused_parameters=True)
@@ -97,7 +99,9 @@ class Step:
         whole batch."""
         for chunk in done.chunks:
             last = chunk is done.chunks[-1]
-            quiet = contextlib.nullcontext() if last or self.world.size == 1 else self.shared.no_sync()
+            quiet = contextlib.nullcontext() if last or self.world.size == 1 or self.sharded else self.shared.no_sync()
+            if self.sharded:
+                sharding.sum_at(self.model, last)
             with quiet:
                 first = done.rows.start + chunk.start
                 own = done.graph or self._forward(self.shared, done.own.select(list(chunk)), first, done.seed)
@@ -109,6 +113,9 @@ class Step:
                         # Times the number of processes, since their mean is taken.
                         slopes.append((slope[first : first + len(chunk)] * self.world.size).to(x.dtype))
                 torch.autograd.backward(roots, slopes)
+        if self.sharded:
+            _, rest = sharding.parts(p.grad for p in self.model.parameters() if p.grad is not None)
+            self.world.mean_(rest)
 
     def _forward(self, call: nn.Module, batch: Batch, first: int, seed: int) -> dict[str, tuple[Tensor, ...]]:
         key_rows(self.model, seed, first, len(batch), self.device)

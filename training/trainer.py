@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from . import checkpoint
+from . import checkpoint, sharding
 from .batch import Batch, batches
 from .classification import CLASSIFIERS, class_names, evaluate_classes, label_numbers
 from .config import Config
@@ -74,7 +74,12 @@ class Trainer:
             self.objective = build_objective(config.objective, config.model.dim, train.dims, self.classes).to(self.device)
         if config.run.sync_batchnorm:
             self.model = synchronised(self.model, self.world)
+        self.sharded = config.run.shard and self.world.size > 1
+        for branch in self.model.values():
+            branch.together = config.run.sync_batchnorm or self.sharded
         self.model.fit_features(self.train.inputs, self.train.present)
+        if self.sharded:
+            sharding.shard(self.model)
         groups = parameter_groups(self.model, self.objective, lr=config.optim.lr)
         self.parameters = [p for group in groups for p in group["params"]]
         self.optimizer = build_optimizer(config.optim, groups)
@@ -142,6 +147,9 @@ class Trainer:
         state = checkpoint.load_state(path)
         if state.get("digest") != self.digest:
             raise UserError(f"{path}: belongs to another configuration; give another --out")
+        if self.sharded:
+            state["model"] = sharding.spread_weights(self.model, state["model"])
+            state["optimizer"] = sharding.spread_moments(self.optimizer, state["optimizer"])
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.step, self.epoch, self.batch = state["step"], state["epoch"], state["batch"]
@@ -181,7 +189,8 @@ class Trainer:
         """One step on the items `index` of the training set, of which `batch` are this process's."""
         self.step += 1
         done, values = self.gradient(index, batch)
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.optim.clip_norm or math.inf)
+        clip = sharding.clip if self.sharded else nn.utils.clip_grad_norm_
+        norm = clip(self.parameters, self.config.optim.clip_norm or math.inf)
         if not torch.isfinite(norm):
             self._stop(f"the gradient's norm = {float(norm)}", index)
         self.optimizer.step()
@@ -229,12 +238,14 @@ class Trainer:
         raise NonFiniteError(f"stopped at step {self.step} (epoch {self.epoch}): {what}; batch: {shown}")
 
     def _check_weights(self) -> None:
-        if not all(torch.isfinite(p).all() for p in self.parameters):
+        broken = not all(torch.isfinite(sharding.local(p)).all() for p in self.parameters)
+        if self.world.largest(int(broken)) if self.sharded else broken:
             raise NonFiniteError(f"the weights are not finite after step {self.step} (epoch {self.epoch}); try a smaller optim.lr")
 
     def _judge(self, record: dict) -> bool:
         """Validate, put the result into the epoch's record, and say whether it is the best so far."""
-        results = self.world.agree(self._validate)
+        mine = self._validate() if self.sharded else None  # all have to run the model; the first one's result counts
+        results = self.world.agree(lambda: mine or self._validate())
         record["val_mrr"] = mean_mrr(results)
         record["val"] = {direction: metrics["MRR"] for direction, metrics in results.items()}
         improved = record["val_mrr"] > self.best["mrr"]
@@ -270,19 +281,24 @@ class Trainer:
 
     def _save(self, improved: bool) -> None:
         self._check_weights()
+        model, objective = self._judged()
+        weights = model.state_dict()
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        if self.sharded:
+            parts["model"] = weights = sharding.whole(weights, self.first)
+            parts["optimizer"] = sharding.whole(parts["optimizer"], self.first)
         if not self.first:
             return
         if improved:
             facts = {"digest": self.digest, "epoch": self.epoch, "val_mrr": self.best["mrr"]}
-            model, objective = self._judged()
             learned = {OBJECTIVE + name: x for name, x in objective.state_dict().items()}  # M of m-LTM scores pairs too
-            checkpoint.save_weights(self.out / "best.safetensors", {**model.state_dict(), **learned}, facts)
+            checkpoint.save_weights(self.out / "best.safetensors", {**weights, **learned}, facts)
         lines = "".join(json.dumps(record) + "\n" for record in self.history)
         checkpoint.write(self.out / "metrics.jsonl", lines)
         # Last, since it is what a resumed run believes: whatever it says has been written.
         state = {
             "digest": self.digest,
-            **{name: part.state_dict() for name, part in self._parts().items()},
+            **parts,
             **{"step": self.step, "epoch": self.epoch, "batch": self.batch, "sums": self.sums.state()},
             **{"seconds": self.seconds, "waited": self.waited, "best": self.best, "history": json.dumps(self.history)},
         }

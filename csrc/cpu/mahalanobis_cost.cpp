@@ -10,8 +10,10 @@ namespace {
 template <typename F>
 inline void in_lanes(int64_t d, F f) {
   int64_t k = 0;
-  for (; k + kLanes <= d; k += kLanes)
+  for (; k + kLanes <= d; k += kLanes) {
+    TS_SIMD
     for (int l = 0; l < kLanes; ++l) f(k + l, l);
+  }
   for (; k < d; ++k) f(k, 0);
 }
 

@@ -1,6 +1,6 @@
 """What the losses share: reading the embeddings, drawing from them, and averaging over the items that are present."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import combinations
 
 import torch
@@ -11,6 +11,7 @@ from ..ops.vmf_sample import vmf_sample
 
 Embeddings = Mapping[str, Tensor | VonMisesFisher]
 Present = Mapping[str, Tensor] | None
+Sampler = Callable[..., Tensor]  # as vmf_sample: (loc, kappa, n_samples, seed=, offset=) -> (..., n_samples, d)
 
 
 def check_embeddings(loss: str, embeddings: Embeddings, present: Present) -> None:
@@ -35,7 +36,7 @@ def check_embeddings(loss: str, embeddings: Embeddings, present: Present) -> Non
             raise ValueError(f"{loss}: present[{name!r}]: expected bool of shape {first[:1]}, got {mask.dtype} {tuple(mask.shape)}")
 
 
-def draw(embeddings: Embeddings, n_samples: int, seed: int | None = None, turn: int = 0) -> Tensor:
+def draw(embeddings: Embeddings, n_samples: int, seed: int | None = None, turn: int = 0, sampler: Sampler = vmf_sample) -> Tensor:
     """(S, batch, n_samples, d) draws, in at least float32; a plain tensor is normalised and counts as the point mass there.
 
     With a `seed` a draw depends on it, `turn`, and its place (modality, item, number) alone; without, on torch's own generator.
@@ -46,9 +47,9 @@ def draw(embeddings: Embeddings, n_samples: int, seed: int | None = None, turn: 
     if all(isinstance(law, VonMisesFisher) for law in laws):
         loc = torch.stack([_direction(law.loc) for law in laws])
         kappa = torch.stack([_at_least_float32(law.concentration) for law in laws])
-        return vmf_sample(loc, kappa, n_samples, seed=seed, offset=first)
+        return sampler(loc, kappa, n_samples, seed=seed, offset=first)
     step = 0 if seed is None else batch * n_samples
-    return torch.stack([_draw_one(law, n_samples, seed, first + s * step) for s, law in enumerate(laws)])
+    return torch.stack([_draw_one(law, n_samples, seed, first + s * step, sampler) for s, law in enumerate(laws)])
 
 
 def circle_generator(seed: int | None, device: torch.device) -> torch.Generator | None:
@@ -61,9 +62,9 @@ def points(embeddings: Embeddings) -> Tensor:
     return torch.stack([_direction(e.loc) if isinstance(e, VonMisesFisher) else _unit(e) for e in embeddings.values()])
 
 
-def _draw_one(law: Tensor | VonMisesFisher, n_samples: int, seed: int | None, offset: int) -> Tensor:
+def _draw_one(law: Tensor | VonMisesFisher, n_samples: int, seed: int | None, offset: int, sampler: Sampler) -> Tensor:
     if isinstance(law, VonMisesFisher):
-        return vmf_sample(_direction(law.loc), _at_least_float32(law.concentration), n_samples, seed=seed, offset=offset)
+        return sampler(_direction(law.loc), _at_least_float32(law.concentration), n_samples, seed=seed, offset=offset)
     return _unit(law)[:, None].expand(-1, n_samples, -1)
 
 

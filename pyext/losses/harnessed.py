@@ -2,7 +2,8 @@
 
 from torch import Tensor, nn
 
-from ._embeddings import Embeddings, Present, check_embeddings, draw
+from ..ops.vmf_sample import vmf_sample
+from ._embeddings import Embeddings, Present, Sampler, check_embeddings, draw
 from .probabilistic_contrastive import ProbabilisticContrastive, contrastive
 from .spherical_sliced import SphericalSliced, sliced
 
@@ -16,6 +17,7 @@ class Harnessed(nn.Module):
         temperature, n_samples: as in `ProbabilisticContrastive`.
         n_projections, debias: as in `SphericalSliced`.
         duplicates: as in `ProbabilisticContrastive`; the transport loss compares no two items.
+        sampler: as in `ProbabilisticContrastive`, of both.
     """
 
     def __init__(
@@ -27,11 +29,12 @@ class Harnessed(nn.Module):
         debias: bool = False,
         *,
         duplicates: str = "ignore",
+        sampler: Sampler = vmf_sample,
     ) -> None:
         super().__init__()
         self.weight = weight
-        self.contrastive = ProbabilisticContrastive(temperature, n_samples, duplicates=duplicates)
-        self.sliced = SphericalSliced(n_projections, n_samples, debias)
+        self.contrastive = ProbabilisticContrastive(temperature, n_samples, duplicates=duplicates, sampler=sampler)
+        self.sliced = SphericalSliced(n_projections, n_samples, debias, sampler=sampler)
 
     def forward(
         self,
@@ -45,9 +48,9 @@ class Harnessed(nn.Module):
         """The loss and {"contrastive": L_C, "sliced": L_S, without its weight}, detached. `present`, `groups`, `seed` and `rows` as in
         the two losses."""
         check_embeddings("Harnessed", embeddings, present)
-        n = self.contrastive.n_samples
-        z = draw(embeddings, n, seed)                                                        # (S, batch, L, d)
-        twin = draw(embeddings, n, seed, turn=1) if self.sliced.debias else None
+        n, sampler = self.contrastive.n_samples, self.contrastive.sampler
+        z = draw(embeddings, n, seed, sampler=sampler)                                       # (S, batch, L, d)
+        twin = draw(embeddings, n, seed, turn=1, sampler=sampler) if self.sliced.debias else None
         parts = {
             "contrastive": contrastive(z, embeddings, present, groups, self.contrastive.temperature, self.contrastive.duplicates),
             "sliced": sliced(z, twin, embeddings, present, self.sliced.n_projections, seed=seed, rows=rows),

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from ._embeddings import Embeddings, Present, check_embeddings, draw, index_pairs
+from ..ops.vmf_sample import vmf_sample
+from ._embeddings import Embeddings, Present, Sampler, check_embeddings, draw, index_pairs
 from ._relation import check_duplicates, check_groups, relate, symmetric_cross_entropy
 
 
@@ -18,14 +19,18 @@ class ProbabilisticContrastive(nn.Module):
         temperature: :math:`\tau`.
         n_samples: :math:`L`, draws from each distribution.
         duplicates: what items of one group are to each other: "ignore" leaves them out, "positive" counts them as right answers.
+        sampler: what draws from a distribution, called as `vmf_sample` is; another one shows what another law would do.
     """
 
-    def __init__(self, temperature: float = 0.07, n_samples: int = 16, *, duplicates: str = "ignore") -> None:
+    def __init__(
+        self, temperature: float = 0.07, n_samples: int = 16, *, duplicates: str = "ignore", sampler: Sampler = vmf_sample
+    ) -> None:
         super().__init__()
         if not temperature > 0:
             raise ValueError(f"ProbabilisticContrastive: temperature: expected a number > 0, got {temperature!r}")
         self.temperature, self.n_samples = temperature, n_samples
         self.duplicates = check_duplicates("ProbabilisticContrastive", duplicates)
+        self.sampler = sampler
 
     def forward(
         self, embeddings: Embeddings, present: Present = None, groups: Tensor | None = None, *, seed: int | None = None
@@ -37,7 +42,8 @@ class ProbabilisticContrastive(nn.Module):
         `seed` fixes the draws: one is then a function of it and of its place in the batch; the default is torch's own generator.
         """
         check_embeddings("ProbabilisticContrastive", embeddings, present)
-        loss = contrastive(draw(embeddings, self.n_samples, seed), embeddings, present, groups, self.temperature, self.duplicates)
+        z = draw(embeddings, self.n_samples, seed, sampler=self.sampler)
+        loss = contrastive(z, embeddings, present, groups, self.temperature, self.duplicates)
         return loss, {"contrastive": loss.detach()}
 
 

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from ..ops.sliced_wasserstein import sliced_wasserstein_sphere_pairs
-from ._embeddings import Embeddings, Present, both_present, check_embeddings, circle_generator, draw, index_pairs, masked_mean
+from ..ops.vmf_sample import vmf_sample
+from ._embeddings import Embeddings, Present, Sampler, both_present, check_embeddings, circle_generator, draw, index_pairs, masked_mean
 
 
 class SphericalSliced(nn.Module):
@@ -20,11 +21,21 @@ class SphericalSliced(nn.Module):
             distributions have expected loss 0 (and single values below 0 occur): at d = 512, kappa = 96, L = 16 the plain distance is .078
             between equal and .097 between opposite distributions.
         max_grad: bound on the derivative of a projected point's angle, as in `sliced_wasserstein_sphere`; default none.
+        sampler: as in `ProbabilisticContrastive`.
     """
 
-    def __init__(self, n_projections: int = 100, n_samples: int = 16, debias: bool = False, max_grad: float | None = None) -> None:
+    def __init__(
+        self,
+        n_projections: int = 100,
+        n_samples: int = 16,
+        debias: bool = False,
+        max_grad: float | None = None,
+        *,
+        sampler: Sampler = vmf_sample,
+    ) -> None:
         super().__init__()
         self.n_projections, self.n_samples, self.debias, self.max_grad = n_projections, n_samples, debias, max_grad
+        self.sampler = sampler
 
     def forward(
         self,
@@ -40,8 +51,8 @@ class SphericalSliced(nn.Module):
         `ProbabilisticContrastive`. `rows`: in torch.distributed, where every process has the whole batch, the items whose distances this
         one takes; the value is that of all, the gradient that of its items, exactly."""
         check_embeddings("SphericalSliced", embeddings, present)
-        z = draw(embeddings, self.n_samples, seed)
-        twin = draw(embeddings, self.n_samples, seed, turn=1) if self.debias else None
+        z = draw(embeddings, self.n_samples, seed, sampler=self.sampler)
+        twin = draw(embeddings, self.n_samples, seed, turn=1, sampler=self.sampler) if self.debias else None
         loss = sliced(z, twin, embeddings, present, self.n_projections, self.max_grad, seed, rows)
         return loss, {"sliced": loss.detach()}
 

@@ -103,8 +103,9 @@ class _FrechetMean(torch.autograd.Function):
         length = torch.zeros_like(m[..., :1])
         for _ in range(max_iter):
             c, _, phi = _angles(z, m)
-            t = _combine(weights * phi, z) - (weights * phi * c).sum(-1, keepdim=True) * m   # sum w log_m z
             across = (weights * phi * c).sum(-1, keepdim=True)                          # curvature across the geodesics; along them it is 1
+            t = _combine(weights * phi, z) - across * m                                 # sum w log_m z
+            t = t - (t * m).sum(-1, keepdim=True) * m                                   # what c's rounding, of sqrt(d) eps, left along m
             h = (across + (1 - across) / max(z.shape[-1] - 1, 1)).clamp(min=0.25)
             length = t.norm(dim=-1, keepdim=True)
             step = length / h

@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .._checks import check_floating, check_min_dim, check_values, compute_dtype, values_are_free
-from .sinkhorn import SAME_MASS, SinkhornResult, _Summary, warn_unless_converged
+from .sinkhorn import SAME_MASS, SinkhornResult, summary, warn_unless_converged
 
 
 def sinkhorn_sharded(
@@ -67,7 +67,7 @@ def sinkhorn_sharded(
     P, f, g, error, iterations, converged = _Plan.apply(C, a, b, float(eps), max_iter, tol, group)
     warn_unless_converged(name, converged, error, max_iter)
     zero = torch.zeros_like(error)
-    own, paid = _Summary.apply(C, a, b, None, P, f, g, zero, float(eps))
+    own, paid = summary(C, a, b, None, P, f, g, zero, float(eps))
     columns = (g.masked_fill(b <= 0, 0) * b).sum(1).detach()
     everyone = _sum(torch.stack([own.detach() - columns, paid.detach()]), group)
     value, transport_cost = own + (everyone[0] + columns - own).detach(), paid + (everyone[1] - paid).detach()

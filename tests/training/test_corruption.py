@@ -1,12 +1,58 @@
-"""Training data spoilt on purpose, and splits that leak."""
+"""Training data spoilt on purpose, kinds of items held out, and splits that leak."""
+
+import dataclasses
+from dataclasses import replace
 
 import pytest
 
 from transphere.training import config
 from transphere.training.data.corruption import corrupt
+from transphere.training.data.hold_out import held_out
 from transphere.training.data.manifest import Manifest
 from transphere.training.errors import UserError
 from transphere.training.run import open_manifest
+
+
+@pytest.fixture
+def styled(whole):
+    """Every third item by one hand, the rest by another; speech in one of two voices."""
+    items = [
+        replace(
+            item,
+            meta={"style": "ink" if i % 3 else "chalk", "year": 1990},
+            modalities={**item.modalities, "speech": {**(item.modalities["speech"] or {"vector": [0.0]}), "voice": f"v{i % 2}"}},
+        )
+        for i, item in enumerate(whole.items)
+    ]
+    return Manifest(items, whole.path, "")
+
+
+def test_what_is_held_out_is_not_trained_on(styled):
+    found = held_out(styled, {"style": "chalk"}, {"style": "chalk"})
+    assert {(item.split, item.meta["style"]) for item in found.items} == {("train", "ink"), ("val", "ink"), ("test", "chalk")}
+    assert [item for item in styled.items if item in found.items] == found.items
+    assert found.sha256 != held_out(styled, {"style": "chalk"}, {}).sha256
+    voiced = held_out(styled, {"voice": "v0", "style": "chalk"}, {"voice": "v0", "style": "chalk"})  # neither of both; both at once
+    assert {item.modalities["speech"]["voice"] for item in voiced.split("train")} == {"v1"}
+    assert all(item.meta["style"] == "chalk" and item.modalities["speech"]["voice"] == "v0" for item in voiced.split("test"))
+    for hold_out, test_only, message in (
+        ({"stile": "ink"}, {}, "data.hold_out: no item of .* says its 'stile'; did you mean 'style'"),
+        ({}, {"style": "inc"}, "data.test_only.style: .* has no item with 'inc'; did you mean 'ink'"),
+        ({"year": "1990"}, {}, "data.hold_out: no item of .* says its 'year'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            held_out(styled, hold_out, test_only)
+    alone = Manifest([replace(item, meta={"style": item.split}) for item in styled.items], styled.path, "")
+    with pytest.raises(UserError, match="leave no item of .* in the split 'test'"):
+        held_out(alone, {}, {"style": "val"})
+
+
+def test_held_out_by_a_run(styled, tmp_path):
+    path = Manifest.write(tmp_path / "styled.jsonl", styled.items).path
+    data = config.load("ismir2024", ["data.split_seed=1", "data.hold_out.style=ink", "data.test_only.voice=v1"]).data
+    found = open_manifest(dataclasses.replace(data, manifest=str(path)))
+    assert {item.meta["style"] for item in found.split("train")} == {"chalk"}
+    assert {item.modalities["speech"]["voice"] for item in found.split("test")} == {"v1"} and len(found.split("test")) > 3
 
 
 @pytest.fixture

@@ -229,6 +229,30 @@ def test_tux_texts(stamps, cache):
     assert set(build("tux").modalities) == {"image", "text", "speech"}
 
 
+def test_tux_voices(stamps, cache):
+    stamp(stamps, "animals/cow", "A cow.", languages=("fr", "es", "ca", "ro"))
+    stamp(stamps, "food/quince", "A quince.", languages=("ro", "de"))
+    (stamps / "food" / "quince_desc_fr.ogg").unlink()
+    (stamps / "food" / "quince_desc_es.ogg").unlink()
+    items = {item.id: item for item in build("tux-voices").items}
+    assert sorted(items) == ["animals/cow@ca", "animals/cow@es", "animals/cow@fr", "animals/cow@ro", "food/quince@ro"]
+    cow = items["animals/cow@ca"]
+    assert cow.modalities["speech"]["language"] == "ca" and cow.modalities["speech"]["path"] == "speech/ca/animals/cow.ogg"
+    assert len({item.group for item in items.values()}) == len({item.split for item in items.values() if "cow" in item.id}) + 1 == 2
+    with pytest.raises(UserError, match="'tux-voices' speaks fr, es, ca, ro, all four, got 'fr'"):
+        data.build("tux-voices", language="fr")
+
+
+def test_what_is_blank(tmp_path):
+    """A picture in colours of one luminance is none of the blank ones, which are alike without being the same thing."""
+    drawn = np.full((20, 20, 3), (200, 60, 60), np.uint8)
+    drawn[5:15, 5:15] = (30, 123, 151)
+    assert np.asarray(Image.fromarray(drawn).convert("L")).std() < 2
+    for name, pixels, expected in (("drawn", drawn, True), ("blank", np.full((20, 20, 3), 255, np.uint8), False)):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+        assert alike._is_drawn(tmp_path / f"{name}.png") is expected
+
+
 def test_union(stamps, clipart, art, styles, cache, tmp_path):
     manifest = build("union")
     items = {item.id: item for item in manifest.items}

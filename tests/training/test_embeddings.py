@@ -2,6 +2,7 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -70,6 +71,11 @@ def test_enriched_points_are_means_of_what_there_is(run):
     for name, point in zip(made.ids[both], made.points[both], strict=True):
         alone = name not in made.ids[("text",)]
         assert torch.allclose(point, made.points[image][made.ids[image].index(name)], atol=1e-5) == alone
+
+
+def test_sets_of_many_modalities():
+    sets = every_set(SimpleNamespace(facts={"dims": dict.fromkeys("abcdefghij", 4)}))  # of a run, the part that is looked at
+    assert {len(s) for s in sets} == {1, 8, 9, 10} and len(sets) == len(set(sets)) == 10 + 45 + 10 + 1
 
 
 def test_a_file_goes_with_its_run_and_ids(run, tmp_path, tiny):

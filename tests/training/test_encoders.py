@@ -15,6 +15,7 @@ from transphere.training.encoders.image import EfficientNetLite0, flatten, open_
 from transphere.training.encoders.speech import MoonshineTiny
 from transphere.training.encoders.text import MiniLM
 from transphere.training.errors import CorruptFile, UserError
+from transphere.training.pipelines.sound import Wave
 
 
 def tone(path, seconds=0.5, rate=44_100, channels=1):
@@ -54,6 +55,18 @@ def test_a_truncated_ogg(tmp_path, keep):
     (tmp_path / "half.ogg").write_bytes(data[:length])
     with pytest.raises(CorruptFile, match="half.ogg"):
         read_sound(tmp_path / "half.ogg")
+
+
+def test_a_truncated_wav(tmp_path):
+    data = tone(tmp_path / "whole.wav", 3).read_bytes()
+    (tmp_path / "half.wav").write_bytes(data[: len(data) // 2])
+    for seconds in (None, 1.0):  # read whole, and only a second of it
+        with pytest.raises(CorruptFile, match="half.wav: the sound is cut short: [0-9]+ bytes are missing"):
+            read_sound(tmp_path / "half.wav") if seconds is None else Wave(seconds, frozenset()).part(tmp_path / "half.wav", None)
+    streamed = bytearray(data)
+    streamed[4:8] = b"\xff\xff\xff\xff"
+    (tmp_path / "streamed.wav").write_bytes(streamed)
+    assert len(read_sound(tmp_path / "streamed.wav")[0]) == len(read_sound(tmp_path / "whole.wav")[0])
 
 
 def test_sound_that_is_none(tmp_path):

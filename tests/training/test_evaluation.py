@@ -132,6 +132,14 @@ def test_scores_by_plan_order_as_the_plan_does():
     assert torch.isfinite(sharp).all() and all(len(row.unique()) == 9 for row in sharp)
 
 
+def test_scores_by_a_partial_plan():
+    cost = torch.rand(7, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = plan_scores.log_plan(cost, 0.1, 0.6)
+    plan = ts.partial_sinkhorn(cost, 0.6, eps=0.1).plan
+    torch.testing.assert_close(torch.exp(found["scores"] / 0.1), plan, rtol=1e-4, atol=1e-9)
+    assert plan.sum().item() == pytest.approx(0.6, rel=1e-5) and found["converged"]
+
+
 def test_the_plan_of_one_query_knows_nothing():
     scores = plan_scores.log_plan(torch.rand(1, 9, dtype=torch.float64), 0.05)["scores"]
     torch.testing.assert_close(scores, scores[:, :1].expand(1, 9), atol=1e-6, rtol=0)
@@ -149,16 +157,17 @@ def test_by_plan_of_a_plain_run(run):
         assert each["cost"]["MRR"] == pytest.approx(per_query(ranking.scores, ranking.positives)["MRR"].mean())
 
 
-@pytest.mark.parametrize("metric", ["mahalanobis", "diagonal", "euclidean"])
-def test_a_run_with_a_metric_of_its_own(manifest, tiny, tmp_path, metric):
-    out = fit(manifest, tmp_path / "run", tiny, f"objective.metric={metric}", recipe="m-ltm")
+@pytest.mark.parametrize(("metric", "mass"), [("mahalanobis", None), ("diagonal", None), ("euclidean", 0.7)])
+def test_a_run_with_a_metric_of_its_own(manifest, tiny, tmp_path, metric, mass):
+    part = [f"objective.mass={mass}"] if mass else []
+    out = fit(manifest, tmp_path / "run", tiny, f"objective.metric={metric}", *part, recipe="m-ltm")
     run = open_run(out)
     learned = ts.losses.LearningToMatch(16, metric=metric).M
     assert (run.metric is None) == (learned is None) and (learned is None or run.metric.shape == learned.shape)
     scored = score_run(run, "test")
     M = torch.eye(16) if run.metric is None else run.metric if run.metric.ndim == 2 else run.metric.diag()
     found = plan_scores.by_plan(scored)
-    assert found["cost"].startswith("Mahalanobis")
+    assert found["cost"].startswith("Mahalanobis") and found["mass"] == (mass or 1)
     for name, ranking in scored.rankings():
         query, _, target = name.partition("->")
         x = scored.points[tuple(query.split("+"))][ranking.queries].double()
@@ -166,7 +175,8 @@ def test_a_run_with_a_metric_of_its_own(manifest, tiny, tmp_path, metric):
         distance = torch.tensor([[math.sqrt(max(float((a - b) @ M.double() @ (a - b)), 0)) for b in y] for a in x], dtype=torch.float64)
         if run.metric is not None:
             torch.testing.assert_close(-ranking.scores.double(), distance, atol=1e-4, rtol=1e-4)
-        plan = brute_plan(distance / distance.max(), found["eps"])
+        cost = distance / distance.max()
+        plan = ts.partial_sinkhorn(cost, mass, eps=found["eps"], max_iter=10_000).plan if mass else brute_plan(cost, found["eps"])
         expected = [1 / (1 + int((plan[i] > plan[i][ranking.positives[i]].max()).sum())) for i in range(len(plan))]
         assert found["directions"][name]["plan"]["MRR"] == pytest.approx(np.mean(expected), abs=2e-3)
     # The epoch was chosen by the same score.

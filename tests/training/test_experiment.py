@@ -90,7 +90,7 @@ def test_end_to_end(small, quick, tmp_path, capsys, monkeypatch):
     assert report["configs"]["m-LTM"]["recipe"] == "m-ltm" and report["environment"]["torch"]
     # a second call trains and scores nothing
     monkeypatch.setattr(run.Trainer, "fit", lambda self: pytest.fail("trained again"))
-    monkeypatch.setattr(experiment, "read_probes", lambda path: json.loads((path / "probes.json").read_text()))
+    monkeypatch.setattr(experiment, "read_probes", lambda path, plan: json.loads((path / "probes.json").read_text()))
     assert run_experiment(load_experiment(small), out, changes=quick)["rows"] == report["rows"]
 
 
@@ -111,8 +111,15 @@ def test_an_untrained_control(small, write_manifest, quick, tmp_path):
     corpus = write_manifest(tmp_path / "even.jsonl", modalities=(("image", 12), ("text", 8), ("speech", 8)))
     text = small.read_text() + '\n[[variant]]\nname = "cascade"\nset = ["data.modalities=[\'text\', \'speech\']"]\ncontrol = true\n'
     text = text.replace("test_on", "# test_on")
+    text = text.replace('["data.split_by=item"]', '["data.split_by=item"]\nagainst = "m-LTM"')
+    text = text.replace("seeds = 2", "seeds = 2\nplan = false")
     small.write_text(text.replace('name = "cascade"', 'name = "cascade"\nuntrained = true'))
     report = run_experiment(load_experiment(small, str(corpus)), tmp_path / "out", changes=quick, seeds=2)
+    # the one variant that says against which is compared, no other, and nothing is ranked by plans
+    means = {name: report["rows"][name]["mean"]["MRR"]["values"] for name in ("m-LTM", "leaky")}
+    assert report["rows"]["leaky"]["against"] == {"variant": "m-LTM", **paired(means["m-LTM"], means["leaky"])}
+    assert "against_first" not in report["rows"]["m-LTM"] and not report["rows"]["m-LTM"]["plan"]
+    assert "MRR against another" in (table := (tmp_path / "out" / "table.md").read_text()) and "(m-LTM) |" in table
     row = report["rows"]["cascade"]
     assert list(row["directions"]) == ["text->speech", "speech->text"] and "mean" not in row and "mean" in report["rows"]["leaky"]
     assert "control: cascade" in (tmp_path / "out" / "table.md").read_text() and not list((tmp_path / "out" / "runs").glob("*cascade*"))
@@ -173,6 +180,7 @@ def test_the_gain_of_asking_with_two():
         (("seeds = 2", "seeds = true"), "seeds: expected a whole number, got True"),
         (('set = ["objective.eps=0.1"]', "set = [1]"), "variant 2: set: expected a list of strings"),
         (("control = true", 'control = "yes"'), "variant 3: control: expected true or false"),
+        (('name = "m-LTM"', 'name = "m-LTM"\nagainst = "leaky"'), "variant 'm-LTM': against: expected a variant above it, got 'leaky'"),
         (('name = "L_C"', 'name = "L_C"\ncontrol = true'), "a first variant that is no control"),
         (('recipe = "ismir2024-baseline"', ""), "variant 'L_C' has no recipe"),
         (("[[variant]]", "[[variant"), "not a valid TOML file"),

@@ -6,9 +6,11 @@ import math
 import numpy as np
 import pytest
 import soundfile
+import torch
 from PIL import Image
 
 from transphere.training import config
+from transphere.training.bench_plan import _seen, plan
 from transphere.training.bench_step import bench_step
 from transphere.training.cli import main
 from transphere.training.errors import UserError
@@ -26,8 +28,9 @@ def no_wordnet(monkeypatch):
 
 
 def reduced(name, *more):
-    """A recipe with its encoders at the width for tests and random weights."""
+    """A recipe with its encoders at the width for tests and random weights; videos have two frames."""
     modalities = config.load(name).model.encoders
+    more = ["model.encoders.image.frames=2", *more] if name == "mmcosine-full" else more
     small = [f"model.encoders.{m}.{change}" for m in modalities for change in ("pretrained=", "size=tiny")]
     return config.load(name, [*small, "model.dim=16", "model.hidden=24", "run.device=cpu", "data.workers=0", *more])
 
@@ -41,9 +44,11 @@ def folder(tmp_path_factory):
         Image.fromarray(random.integers(0, 255, (70, 90, 3), dtype=np.uint8)).save(root / f"{i}.jpg")
         soundfile.write(root / f"{i}.wav", 0.1 * random.normal(size=8000), 16000)
         sound = {"path": "long.flac" if i == 0 else f"{i}.wav"}
-        modalities = {"audio": sound, "speech": sound, "image": {"path": f"{i}.jpg"}, "text": {"texts": [f"caption {i}", f"words {i}"]}}
+        picture = {"path": f"{i}.jpg", "frames": [f"{i}.jpg", "0.jpg"]}
+        modalities = {"audio": sound, "speech": sound, "image": picture, "text": {"texts": [f"caption {i}", f"words {i}"]}}
         row = {"id": f"i{i}", "split": "train" if i < 6 else "val" if i < 9 else "test", "group": f"g{i}", "caption": f"caption {i}"}
-        rows.append({**row, "modalities": modalities, "meta": {"title": f"t{i}", "channel": "c", "upload_date": "2020-01-01"}})
+        meta = {"title": f"t{i}", "channel": "c", "upload_date": "2020-01-01"}
+        rows.append({**row, "label": f"kind {i % 2}", "modalities": modalities, "meta": meta})
     (root / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return root
 
@@ -54,8 +59,21 @@ def test_every_full_model_trains(name, folder, tmp_path):
     made = reduced(name, f"data.manifest={folder}/manifest.jsonl", f"data.modalities={modalities}", "optim.epochs=2", "optim.batch_size=3")
     done = fit(made, tmp_path / "run", progress=False)
     assert done["epochs"] == 2 and math.isfinite(done["val_mrr"])
-    count = len(config.load(name).model.encoders)
-    assert len(open_run(tmp_path / "run").evaluate("test", progress=False)["directions"]) == (9 if count == 3 else 2)
+    found = open_run(tmp_path / "run").evaluate("test", progress=False)["directions"]
+    assert len(found) == {"m-ltm-full": 2, "mmcosine-full": 3}.get(name, 9)
+
+
+def test_videos_of_a_dataset_as_distributed(tmp_path, capsys):
+    """CREMA-D's look-alike to accuracies, over two frames a clip."""
+    assert main(["data", "fake", "crema-d", str(tmp_path / "cd")]) == 0
+    assert main(["data", "convert", "crema-d", str(tmp_path / "cd"), "--val", "0.3"]) == 0
+    small = [f"model.encoders.{m}.size=tiny" for m in ("audio", "image")]
+    sets = [*small, "model.encoders.image.frames=2", "model.dim=16", "optim.epochs=2", "data.workers=0", "run.device=cpu"]
+    words = ["mmcosine-full", "--data", str(tmp_path / "cd" / "manifest.jsonl"), *(word for text in sets for word in ("--set", text))]
+    assert main(["fit", *words, "--out", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    assert main(["eval", str(tmp_path / "run"), "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["directions"]) == {"audio+image->label", "audio->label", "image->label"}
 
 
 @pytest.mark.parametrize("name", FULL)
@@ -66,6 +84,27 @@ def test_every_full_model_is_measured(name):
     assert list(report.losses) == (["harnessed", "contrastive", "sliced"] if harnessed else [config.load(name).objective.name])
     assert name in report.text() and (report.overhead is not None) == harnessed
     assert not harnessed or report.loader["items_per_second"] > 0
+
+
+@pytest.mark.parametrize("name", ["ismir2024-full", "mmcosine-full"])
+def test_what_a_model_keeps_is_counted(name):
+    """Of two items twice what one keeps, of frozen encoders nothing; operations of frozen encoders go forward alone."""
+    made = plan(reduced(name, "optim.batch_size=8"), recipe=name, gpus=2)
+    for part in made.parts.values():
+        frozen = name == "ismir2024-full"
+        assert (part.kept < 4 * 8 * (part.parameters + 100)) if frozen else part.kept > 4 * part.parameters
+        assert 0 < part.backward < part.forward if frozen else part.backward > 1.5 * part.forward
+    memory = made.memory()
+    assert memory["moments of the optimiser"] == (1 if name == "mmcosine-full" else 2) * memory["gradients"]
+    assert memory["the loss, whole batch"] > 0
+    assert made.text().startswith("A plan on paper, not a measurement.") and f"{name}: 8 items on 2 GPUs, fp32" in made.text()
+
+
+def test_a_linear_layer_keeps_its_input_once():
+    """(5, 3) float32 through a layer and a square: the input, and the output, of which the square is taken."""
+    layer, x = torch.nn.Linear(3, 7), torch.randn(5, 3)
+    _, kept, forward, backward = _seen(lambda: layer(x).square(), layer.parameters())
+    assert (kept, forward, backward) == (4 * 5 * (3 + 7), 2 * 5 * 3 * 7, 2 * 5 * 3 * 7)
 
 
 def test_the_command_prints_it(capsys):

@@ -75,6 +75,8 @@ def test_missing_field(path, field):
         ({"modalities": {"image": {"file": "a.png"}}}, "with one of path"),
         ({"modalities": {"image": {"path": ""}}}, "modality 'image': 'path'"),
         ({"modalities": {"image": {"path": "/etc/passwd"}}}, "relative to the manifest's folder"),
+        ({"modalities": {"image": {"path": "a", "frames": []}}}, "'frames': expected a folder or a list"),
+        ({"modalities": {"image": {"path": "a", "frames": ["b", "/c"]}}}, "'frames': expected one relative to the manifest's folder"),
         ({"modalities": {"text": {"texts": "A penguin"}}}, "'texts': expected a list"),
         ({"modalities": {"text": {"texts": []}}}, "'texts': expected a list"),
         ({"modalities": {"text": {"texts": ["a", 3]}}}, "'texts': expected a text"),

@@ -11,6 +11,7 @@ from PIL import Image
 
 from transphere.training.config import Encoder
 from transphere.training.data.manifest import Item
+from transphere.training.encoders import hub
 from transphere.training.encoders.networks import NETWORKS, build_encoder, network, pipeline
 from transphere.training.encoders.pann import PannResNet38
 from transphere.training.errors import UserError
@@ -305,6 +306,25 @@ def test_published_models_of_another_kind_are_refused(models, tmp_path):
     (tmp_path / "vocab.txt").unlink()
     with pytest.raises(UserError, match="no tokenizer that can be read|knows no words"):
         pipeline(Encoder("bert", pretrained=str(tmp_path)))
+
+
+def test_a_name_without_a_hub_is_told_at_once(monkeypatch):
+    """Neither six times nor for half a minute, and with the way that works."""
+    from huggingface_hub import HfApi
+
+    asked = []
+
+    def silent(self, name, timeout):
+        asked.append(timeout)
+        raise ConnectionError
+
+    monkeypatch.setattr(HfApi, "model_info", silent)
+    hub.offline.cache_clear()
+    for make in (pipeline, build_encoder):
+        with pytest.raises(UserError, match="pretrained: nobody/nothing: .* the hub does not answer; give a folder"):
+            make(Encoder("bert", pretrained="nobody/nothing"))
+    assert asked == [hub.TIMEOUT]
+    hub.offline.cache_clear()
 
 
 def test_dropout_is_set_where_there_is_one(models):

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from transphere.training.data import packages, pins
-from transphere.training.data.cache import cache_dir
+from transphere.training.data.cache import cache_dir, disk_errors
 from transphere.training.data.packages import fetch
 from transphere.training.data.pins import Package
 from transphere.training.errors import SourceUnavailable, UserError
@@ -177,6 +177,14 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
     if os.geteuid():  # root may write anywhere
         with pytest.raises(UserError, match="cannot write .*locked.*TRANSPHERE_CACHE"):
             fetch(pinned(archive))
+
+
+def test_a_disk_error_names_what_helps(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRANSPHERE_CACHE", str(tmp_path / "cache"))
+    for place, helps in ((tmp_path / "cache" / "x", "set TRANSPHERE_CACHE to a folder"), (tmp_path / "mine" / "x", "name a folder")):
+        for number in (errno.EACCES, errno.ENOSPC):
+            with pytest.raises(UserError, match=f"{place}.*{helps}"), disk_errors(place):
+                raise OSError(number, "no", str(place))
 
 
 def test_killed_while_unpacking(tmp_path, monkeypatch):

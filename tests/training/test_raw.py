@@ -10,9 +10,11 @@ from PIL import Image
 
 from transphere.training import checkpoint, config
 from transphere.training.batch import load_batch
-from transphere.training.data.manifest import Manifest
+from transphere.training.data.manifest import Item, Manifest
+from transphere.training.encoders.networks import pipeline
 from transphere.training.errors import UserError
 from transphere.training.model import build_model
+from transphere.training.pipelines import read
 from transphere.training.run import fit, open_run
 from transphere.training.trainer import Trainer
 
@@ -108,7 +110,7 @@ def test_what_is_frozen_stays_and_rates_are_own(folder, tiny, tmp_path):
     made = recipe(folder, tiny, audio={"freeze": -1}, image={"freeze": 1})
     whole = load_batch(Manifest.read(folder / "manifest.jsonl"), made)
     trainer = Trainer(made, whole.split("train"), whole.split("val"), tmp_path, "", progress=False)
-    assert sorted(group["initial_lr"] for group in trainer.optimizer.param_groups) == [0.003, 0.01]
+    assert {group["initial_lr"] for group in trainer.optimizer.param_groups} == {0.003, 0.01}
     own = {id(p) for p in trainer.model["text"].encoder.parameters()}
     assert {id(p) for group in trainer.optimizer.param_groups if group["initial_lr"] == 0.003 for p in group["params"]} == own
     before = {name: x.clone() for name, x in trainer.model.state_dict().items()}
@@ -181,3 +183,31 @@ def test_mistakes_are_told(folder, tiny, tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         fit(recipe(folder, tiny, **changes), tmp_path / "run", progress=False)
     assert not (tmp_path / "run" / "run.json").exists() or "takes" in message
+
+
+def test_frames_of_a_video(tmp_path):
+    """The middle of each stretch, or one at random by key; a short video twice; a folder, a list and a single picture."""
+    names = [f"{number}.png" for number in (1, 2, 3, 10, 11)]
+    (tmp_path / "clip").mkdir()
+    for level, name in enumerate(names):
+        Image.new("RGB", (64, 64), (50 * level, 0, 0)).save(tmp_path / "clip" / name)
+    (tmp_path / "clip" / "notes.txt").write_text("")
+
+    def levels(entry, frames, key=None, i=0):
+        reader = pipeline(config.Encoder("resnet18", size="tiny", frames=frames, augment=["crop"]))
+        item = Item(f"i{i}", "train", "g", "", {"image": entry})
+        x = read(reader, item, "image", tmp_path, key)  # (T, 3, 64, 64)
+        assert x.shape == reader.blank().shape == (frames, 3, 64, 64)
+        return ((x[:, 0].mean((1, 2)) * 0.229 + 0.485) * 255 / 50).round().int().tolist()
+
+    folder, listed = {"path": "clip/3.png", "frames": "clip"}, {"path": "clip/3.png", "frames": [f"clip/{name}" for name in names]}
+    for entry in (folder, listed):
+        assert levels(entry, 1) == [2] and levels(entry, 3) == [0, 2, 4] and levels(entry, 10) == [k // 2 for k in range(10)]
+        drawn = [levels(entry, 2, key=1, i=i) for i in range(12)]
+        assert drawn == [levels(entry, 2, key=1, i=i) for i in range(12)] and {a for a, _ in drawn} == {0, 1, 2}
+        assert all(a <= b for a, b in drawn) and {b for _, b in drawn} == {2, 3, 4}
+    assert levels({"path": "clip/3.png"}, 2) == [2, 2]
+    with pytest.raises(UserError, match="gone: not an image"):
+        levels({"path": "clip/3.png", "frames": "gone"}, 1)
+    with pytest.raises(UserError, match="frames: bert sees no pictures"):
+        pipeline(config.Encoder("bert", size="tiny", frames=2))

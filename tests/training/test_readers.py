@@ -168,7 +168,7 @@ def test_crema_d(made):
     assert any("BOR" in reason for reason in faults.reasons.values())
     clip = items["1003_IOM_SAD_X2"]
     assert clip.label == "sad" and clip.group == "1003" and clip.modalities["class"]["texts"] == ["sad"]
-    assert clip.modalities["image"]["path"] == "Image-01-FPS/1003_IOM_SAD_X2/00002.jpg"
+    assert clip.modalities["image"] == {"path": "Image-01-FPS/1003_IOM_SAD_X2/00002.jpg", "frames": "Image-01-FPS/1003_IOM_SAD_X2"}
     assert {i.group for i in items.values() if i.split == "test"} <= {i.group for i in items.values() if i.split == "train"}
     speakers, _ = made("crema-d", variant="speakers")
     assert len({(item.group, item.split) for item in speakers.values()}) == 4
@@ -189,6 +189,10 @@ def test_ucf101(made):
     pushup = items["v_HandstandPushups_g02_c01"]  # so spelt in this line of the list, not on the disk
     assert pushup.modalities["video"]["path"] == "UCF-101/HandstandPushups/v_HandStandPushups_g02_c01.avi"
     assert pushup.label == "handstand pushups" and pushup.group == "v_HandstandPushups_g02" and items["v_YoYo_g01_c01"].label == "yo yo"
+    folder = "UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01"  # whose middle frame is broken
+    left = [f"{folder}/frame_{number}.jpg" for number in (1, 10)]
+    assert items["v_ApplyEyeMakeup_g01_c01"].modalities["image"] == {"path": left[1], "frames": left}
+    assert pushup.modalities["image"]["path"].endswith("/frame_2.jpg")
     assert any("number of classInd.txt (1)" in reason for reason in faults.reasons.values())  # a label counted from 0
 
 

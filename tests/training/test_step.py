@@ -1,5 +1,6 @@
 """What a step is made of: keyed dropout, chunks, optimisers, the average of the weights, bfloat16, TensorBoard."""
 
+import copy
 import json
 import sys
 import types
@@ -10,9 +11,11 @@ from torch import nn
 
 from transphere.training import checkpoint, config
 from transphere.training.batch import load_features
+from transphere.training.batchnorm import SyncBatchNorm
 from transphere.training.cli import main
 from transphere.training.data.manifest import Manifest
 from transphere.training.distributed import World, synchronised
+from transphere.training.encoders.networks import build_encoder
 from transphere.training.errors import UserError
 from transphere.training.model import Branch
 from transphere.training.optim import build_average, build_optimizer, build_schedule
@@ -96,16 +99,29 @@ def test_batchnorm_and_chunks_exclude_each_other(manifest, tiny, tmp_path):
     trainer.model["image"].encoder = nn.Sequential(trainer.model["image"].encoder, nn.BatchNorm1d(12))
     with pytest.raises(UserError, match="optim.accumulate: expected 1 with BatchNorm.* got image.encoder.1"):
         trainer.fit()
-    trainer.model["image"].encoder.requires_grad_(False)
-    synchronised(trainer.model, World())
-    with pytest.raises(UserError, match="sync_batchnorm: torch's needs GPUs"):
-        synchronised(trainer.model, World(0, 2))
 
 
-def test_batchnorm_over_processes():
-    model = nn.ModuleDict({"a": nn.BatchNorm1d(3)})
-    made = synchronised(model, World(0, 2, torch.device("meta")))
-    assert isinstance(made["a"], nn.SyncBatchNorm)
+def test_batchnorm_over_processes(tmp_path):
+    """On a CPU ours: alone it is torch's own, forward, backward, its running statistics and afterwards, in frozen layers as well."""
+    assert isinstance(synchronised(nn.Sequential(nn.BatchNorm1d(3)), World(0, 2, torch.device("meta")))[0], nn.SyncBatchNorm)
+    encoder = build_encoder(config.Encoder("resnet18", size="tiny", freeze=1)).double()
+    twin = synchronised(copy.deepcopy(encoder), World(0, 2))
+    assert type(synchronised(encoder, World())) is type(encoder) and twin.state_dict().keys() == encoder.state_dict().keys()
+    assert sum(isinstance(module, SyncBatchNorm) for module in twin.modules()) == 12
+    x = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
+    try:
+        for _ in range(2):
+            for one in (encoder, twin):
+                one.train()(x).square().sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    for (name, p), q in zip(encoder.named_parameters(), twin.parameters(), strict=True):
+        assert (p.grad is None) == (q.grad is None), name
+        torch.testing.assert_close(p.grad, q.grad, rtol=1e-9, atol=1e-9)
+    for (name, p), q in zip(encoder.named_buffers(), twin.buffers(), strict=True):
+        torch.testing.assert_close(p, q, msg=name)
+    torch.testing.assert_close(encoder.eval()(x), twin.eval()(x))
 
 
 @pytest.mark.parametrize("name", config.OPTIMISERS)

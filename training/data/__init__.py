@@ -13,6 +13,7 @@ __all__ = ["CORPORA", "Item", "Manifest", "build", "cache_dir"]
 CORPORA = {
     "tux": "676 photographs and drawings, English captions, human speech (French, or --language xx); from Debian, 161 MB",
     "tux-texts": "tux with French and Spanish captions and the category (a vector) as further modalities",
+    "tux-voices": "tux with its recordings in French, Spanish, Catalan and Romanian, each an item; speakers differ with the language",
     "emoji": "1,200 drawings, English names, synthetic speech; from PyPI, 42 MB, needs no apt",
     "emoji-styles": "1,585 emoji in four styles, names in four languages, keywords, synthetic speech; from npm, 163 MB",
     "openclipart": "3,193 pieces of clip art, English titles, keywords, synthetic speech; from Debian, 25 MB",
@@ -37,6 +38,12 @@ def build(name: str, out: str | Path | None = None, *, language: str | None = No
         from . import tux
 
         return tux.build(cache_dir(), language or "fr", out, strict, progress, texts=True)
+    if name == "tux-voices":
+        from . import tux
+
+        if language is not None:
+            raise UserError(f"language: corpus {name!r} speaks {', '.join(tux.VOICES)}, all four, got {language!r}")
+        return tux.build_voices(cache_dir(), out, strict, progress)
     if name in CORPORA:
         from . import art4apps, emoji, emoji_styles, openclipart, union
 

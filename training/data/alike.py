@@ -28,5 +28,5 @@ def alike(pictures: Sequence[Path], progress: bool = True) -> Iterator[tuple[int
 
 
 def _is_drawn(picture: Path) -> bool:
-    with Image.open(picture) as image:
-        return float(np.asarray(image.convert("L"), np.float32).std()) > 2
+    with Image.open(picture) as image:  # any channel: colours of one luminance are a picture too
+        return float(np.asarray(image.convert("RGB"), np.float32).std((0, 1)).max()) > 2

@@ -10,10 +10,9 @@ import ast
 from pathlib import Path
 
 from ..errors import UserError
-from . import corpus
-from .drawn import Drawing, build_items
+from .drawn import Drawing, build_corpus
 from .packages import fetch
-from .pins import PYSIOGAME, espeak
+from .pins import PYSIOGAME
 
 _VERSION = "1"
 LANGUAGES = ("fr", "es", "de")
@@ -28,25 +27,12 @@ _OTHER_NAMES = {  # of pictures that are not called after their word
 
 
 def build(cache: Path, out: Path | None = None, strict: bool = False, progress: bool = True) -> Path:
-    """Builds the corpus and returns the manifest's path; one that is there and whole is kept.
-
-    Raises SourceUnavailable where the Debian package cannot be had, UserError.
-    """
-    folder = Path(out) if out else cache / "corpora" / "art4apps"
-    builder = f"art4apps {_VERSION} {PYSIOGAME.sha256} {espeak().version}"
-    if manifest := corpus.built(folder, builder):
-        return manifest.path
-    drawings = find_drawings(fetch(PYSIOGAME) / "usr" / "share" / "games" / "pysiogame")
-    with corpus.building(folder, builder):
-        skipped = corpus.Skipped(strict)
-        items = build_items(folder, drawings, skipped, progress)
-        about = {
-            "corpus": "art4apps",
-            "source": f"Debian {PYSIOGAME}, {espeak()}",
-            "licence": "CC BY-SA (Art4Apps) by the program's credits, GPL-3+ by the package; speech made with espeak-ng (GPL-3)",
-            "speech": "synthetic, language en",
-        }
-        return corpus.finish(folder, items, about, skipped).path
+    """See `build_corpus`."""
+    return build_corpus(
+        cache, out, strict, progress, name="art4apps", version=_VERSION, packages=[PYSIOGAME], source=f"Debian {PYSIOGAME}",
+        licence="CC BY-SA (Art4Apps) by the program's credits, GPL-3+ by the package; speech made with espeak-ng (GPL-3)",
+        find=lambda: find_drawings(fetch(PYSIOGAME) / "usr" / "share" / "games" / "pysiogame"),
+    )  # fmt: skip
 
 
 def find_drawings(root: Path) -> list[Drawing]:

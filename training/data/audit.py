@@ -16,6 +16,7 @@ from tqdm import tqdm
 from ..errors import CorruptFile
 from .ceiling import ceilings
 from .check import Facts, inspect_all
+from .frames import frames
 from .groups import SHARES, normalise_caption
 from .manifest import Item, Manifest
 
@@ -88,8 +89,8 @@ def _files(manifest: Manifest) -> dict[str, list[tuple[Item, str]]]:
     found: dict[str, list[tuple[Item, str]]] = defaultdict(list)
     for item in manifest.items:
         for name, entry in item.modalities.items():
-            if entry and "path" in entry:
-                found[entry["path"]].append((item, name))
+            for path in dict.fromkeys([entry["path"], *frames(entry, manifest.root)]) if entry and "path" in entry else ():
+                found[path].append((item, name))
     return found
 
 

@@ -32,10 +32,11 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         where = error.filename or path
+        other = "set TRANSPHERE_CACHE to" if Path(str(where)).absolute().is_relative_to(cache_dir()) else "name"
         if error.errno in _FULL:
-            message = f"no space left on the disk while writing {where}; free some, or set TRANSPHERE_CACHE to a folder on another disk"
+            message = f"no space left on the disk while writing {where}; free some, or {other} a folder on another disk"
         elif error.errno in _DENIED:
-            message = f"cannot write {where}: {error.strerror}; set TRANSPHERE_CACHE to a folder that can be written"
+            message = f"cannot write {where}: {error.strerror}; {other} a folder that can be written"
         else:
             message = f"{where}: {error.strerror or error}"
         raise UserError(message) from error

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ..errors import CorruptFile, UserError, near
 from .check import inspect_all
 from .corpus import Skipped
+from .frames import frames
 from .groups import SHARES, assign
 from .manifest import Item, Manifest
 from .readers import READERS, reader
@@ -102,7 +103,8 @@ def _unique(items: list[Item], skipped: Skipped) -> list[Item]:
 
 def _readable(items: list[Item], folder: Path, skipped: Faults, quick: bool, progress: bool) -> list[Item]:
     """The items without their unusable files; each file is looked at once, however many items share it."""
-    files = list(dict.fromkeys(entry["path"] for item in items for entry in item.modalities.values() if entry and "path" in entry))
+    entries = [entry for item in items for entry in item.modalities.values() if entry and "path" in entry]
+    files = list(dict.fromkeys(name for entry in entries for name in [entry["path"], *frames(entry, folder)]))
     bad = set()
     for name, result in inspect_all(folder, files, quick, progress):
         if isinstance(result, CorruptFile):
@@ -110,11 +112,23 @@ def _readable(items: list[Item], folder: Path, skipped: Faults, quick: bool, pro
             bad.add(name)
     kept = []
     for item in items:
-        entries = {name: None if entry and entry.get("path") in bad else entry for name, entry in item.modalities.items()}
-        if any(entry and "path" in entry for entry in entries.values()):
-            kept.append(replace(item, modalities=entries))
+        usable = {name: _usable(entry, folder, bad) for name, entry in item.modalities.items()}
+        if any(entry and "path" in entry for entry in usable.values()):
+            kept.append(replace(item, modalities=usable))
     skipped.items = len(items) - len(kept)
     return kept
+
+
+def _usable(entry: dict | None, folder: Path, bad: set[str]) -> dict | None:
+    """The entry without its bad frames, of which another one then stands for the video; None where nothing is left."""
+    if not entry or "path" not in entry:
+        return entry
+    names = frames(entry, folder)
+    good = [name for name in names if name not in bad]
+    if not good or "frames" not in entry and entry["path"] in bad:
+        return None
+    left = {} if good == names else {"frames": good}
+    return {**entry, **left, "path": good[len(good) // 2] if entry["path"] in bad else entry["path"]}
 
 
 def _with_validation(items: list[Item], share: float) -> list[Item]:
@@ -128,8 +142,12 @@ def _with_validation(items: list[Item], share: float) -> list[Item]:
 
 def _moved(item: Item, folder: Path, home: Path) -> Item:
     """The item with paths relative to the manifest's folder."""
+
+    def moved(value: str | list[str]) -> str | list[str]:
+        return [moved(name) for name in value] if isinstance(value, list) else Path(os.path.relpath(folder / value, home)).as_posix()
+
     entries = {
-        name: {**entry, "path": Path(os.path.relpath(folder / entry["path"], home)).as_posix()} if entry and "path" in entry else entry
+        name: entry and {key: moved(value) if key in ("path", "frames") else value for key, value in entry.items()}
         for name, entry in item.modalities.items()
     }
     return replace(item, modalities=entries)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,11 @@ from .alike import alike
 from .espeak import say, spoken
 from .groups import assign, connected, normalise_caption
 from .manifest import Item
+from .packages import Package
+from .pins import espeak
 from .raster import rasterise
+
+_SPARE = 300  # drawings beyond `most`, for those that cannot be drawn
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,38 @@ class Drawing:
     @property
     def speech(self) -> str:
         return f"speech/en/{self.spoken_as}.flac"
+
+
+def build_corpus(
+    cache: Path,
+    out: Path | None,
+    strict: bool,
+    progress: bool,
+    *,
+    name: str,
+    version: str,
+    packages: Sequence[Package],
+    source: str,
+    licence: str,
+    find: Callable[[], list[Drawing]],
+    most: int | None = None,
+) -> Path:
+    """Builds the corpus `name` of the drawings that `find` fetches and returns its manifest's path; one that is there and whole is kept.
+
+    version, packages: what its files depend on. most: items, of the first drawings that can be drawn, then in the order of their ids.
+    Raises SourceUnavailable where a Debian package cannot be had, UserError.
+    """
+    folder = Path(out) if out else cache / "corpora" / name
+    builder = f"{name} {version} {' '.join(package.sha256 for package in packages)} {espeak().version}"
+    if manifest := corpus.built(folder, builder):
+        return manifest.path
+    drawings = find()
+    with corpus.building(folder, builder):
+        skipped = corpus.Skipped(strict)
+        items = build_items(folder, drawings if most is None else drawings[: most + _SPARE], skipped, progress)
+        about = {"corpus": name, "source": f"{source}; {espeak()}", "licence": licence, "speech": "synthetic, language en"}
+        kept = items if most is None else sorted(items[:most], key=lambda item: item.id)
+        return corpus.finish(folder, kept, about, skipped).path
 
 
 def build_items(folder: Path, drawings: Sequence[Drawing], skipped: corpus.Skipped, progress: bool) -> list[Item]:

@@ -12,11 +12,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..errors import UserError
-from . import corpus
-from .drawn import Drawing, build_items
+from .drawn import Drawing, build_corpus
 from .emoji import Emoji, family
 from .packages import fetch
-from .pins import CLDR, EMOJI_NAMES, FLUENT, NOTO, OPENMOJI_COLOUR, TWEMOJI, espeak
+from .pins import CLDR, EMOJI_NAMES, FLUENT, NOTO, OPENMOJI_COLOUR, TWEMOJI
 
 _VERSION = "1"
 LANGUAGES = ("fr", "es", "de")
@@ -30,30 +29,24 @@ _PACKAGES = (*(package for package, _ in STYLES.values()), EMOJI_NAMES, CLDR)
 
 
 def build(cache: Path, out: Path | None = None, strict: bool = False, progress: bool = True) -> Path:
-    """Builds the corpus and returns the manifest's path; one that is there and whole is kept. Raises UserError.
+    """See `build_corpus`.
 
     An item is an emoji in one style, its id "CODE-POINTS/style" and its style in `meta`. All styles of an emoji, and of its family (gender,
     hair, direction, colour, hour), are one group.
     """
-    folder = Path(out) if out else cache / "corpora" / "emoji-styles"
-    builder = f"emoji-styles {_VERSION} {' '.join(package.sha256 for package in _PACKAGES)} {espeak().version}"
-    if manifest := corpus.built(folder, builder):
-        return manifest.path
+    return build_corpus(
+        cache, out, strict, progress, name="emoji-styles", version=_VERSION, packages=_PACKAGES,
+        source=f"npm {', '.join(map(str, _PACKAGES))}", find=_fetched,
+        licence="Noto Apache-2.0, Twemoji CC-BY-4.0, OpenMoji CC-BY-SA-4.0, Fluent MIT; names MIT and Unicode-3.0; speech by GPL-3",
+    )  # fmt: skip
+
+
+def _fetched() -> list[Drawing]:
     folders = {style: fetch(package) / inside for style, (package, inside) in STYLES.items()}
     names = _json(fetch(EMOJI_NAMES) / "package" / "data-by-emoji.json")
     told = fetch(CLDR) / "package" / "annotations"
     annotations = {language: _annotations(told / language / "annotations.json") for language in ("en", *LANGUAGES)}
-    drawings = find_drawings(folders, names, annotations)
-    with corpus.building(folder, builder):
-        skipped = corpus.Skipped(strict)
-        items = build_items(folder, drawings, skipped, progress)
-        about = {
-            "corpus": "emoji-styles",
-            "source": f"npm {', '.join(map(str, _PACKAGES))}; {espeak()}",
-            "licence": "Noto Apache-2.0, Twemoji CC-BY-4.0, OpenMoji CC-BY-SA-4.0, Fluent MIT; names MIT and Unicode-3.0; speech by GPL-3",
-            "speech": "synthetic, language en",
-        }
-        return corpus.finish(folder, items, about, skipped).path
+    return find_drawings(folders, names, annotations)
 
 
 def find_drawings(

@@ -28,7 +28,8 @@ class Item:
 
     ``group`` never straddles a split; items with equal ``caption`` count as each other's hits; ``label`` is a category for
     plots. A modality is None where it is missing, else it has one of ``path``, ``texts`` (list of str) or ``vector`` (list of
-    float) and may carry more keys, such as ``"synthetic": true``. Attributes are a ``vector``; a class is ``texts`` with its name,
+    float) and may carry more keys, such as ``"synthetic": true``. A picture that stands for a video may name its ``frames``, a folder or
+    a list of paths in the order of time. Attributes are a ``vector``; a class is ``texts`` with its name,
     or a ``vector``: its number from 0, or the mean of its items' attributes.
     """
 
@@ -188,9 +189,9 @@ def _check_entry(entry: Any, what: str, *keys: str) -> None:
     if not isinstance(entry, dict) or sum(kind in entry for kind in _KINDS) != 1:
         raise _Bad(f"{what}: expected null or an object with one of {', '.join(_KINDS)}, got {_short(entry)}", *keys)
     if "path" in entry:
-        _text(entry["path"], f"{what}: 'path'", *keys, "path")
-        if PurePosixPath(entry["path"]).is_absolute():
-            raise _Bad(f"{what}: 'path': expected one relative to the manifest's folder, got {entry['path']!r}", *keys, "path")
+        _check_path(entry["path"], f"{what}: 'path'", *keys, "path")
+        if "frames" in entry:
+            _check_frames(entry["frames"], f"{what}: 'frames'", *keys, "frames")
     elif "texts" in entry:
         if not isinstance(entry["texts"], list) or not entry["texts"]:
             raise _Bad(f"{what}: 'texts': expected a list of one text or more, got {_short(entry['texts'])}", *keys, "texts")
@@ -202,6 +203,21 @@ def _check_entry(entry: Any, what: str, *keys: str) -> None:
         bad = [at for at, v in enumerate(numbers) if type(v) not in (int, float) or not math.isfinite(v)]
         if not numbers or bad:
             raise _Bad(f"{what}: 'vector': expected a list of finite numbers, got {_short(vector)}", *keys, "vector", *bad[:1])
+
+
+def _check_frames(value: Any, what: str, *keys: str | int) -> None:
+    if not isinstance(value, (str, list)) or not value:
+        raise _Bad(f"{what}: expected a folder or a list of one path or more, got {_short(value)}", *keys)
+    for number, name in enumerate(value) if isinstance(value, list) else ():
+        _check_path(name, what, *keys, number)
+    if isinstance(value, str):
+        _check_path(value, what, *keys)
+
+
+def _check_path(value: Any, what: str, *keys: str | int) -> None:
+    _text(value, what, *keys)
+    if PurePosixPath(value).is_absolute():
+        raise _Bad(f"{what}: expected one relative to the manifest's folder, got {value!r}", *keys)
 
 
 def _text(value: Any, what: str, *keys: str | int, empty: bool = False) -> None:

@@ -12,16 +12,14 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from . import corpus
-from .drawn import Drawing, build_items
+from .drawn import Drawing, build_corpus
 from .groups import normalise_caption
 from .packages import fetch
-from .pins import OPENCLIPART, espeak
+from .pins import OPENCLIPART
 
 _VERSION = "1"
 MOST = 3193
 COMMON = 12  # drawings of one title, from which on it names a collection
-_SPARE = 300  # chosen beyond MOST, for those that cannot be drawn
 _TITLE = re.compile(r"<(?:cc:)?Work\b.*?<dc:title>(.*?)</dc:title>", re.DOTALL)
 _KEYWORDS = re.compile(r"<rdf:li[^>]*>(.*?)</rdf:li>", re.DOTALL)
 _AUTHOR = re.compile(r"^\s*clip ?art by [^-]* - ", re.IGNORECASE)
@@ -35,26 +33,12 @@ _NO_KEYWORDS = {"", "hash", "unsorted", "webpage", "theme", "icons"}
 
 
 def build(cache: Path, out: Path | None = None, strict: bool = False, progress: bool = True) -> Path:
-    """Builds the corpus and returns the manifest's path; one that is there and whole is kept.
-
-    Raises SourceUnavailable where the Debian package cannot be had, UserError.
-    """
-    folder = Path(out) if out else cache / "corpora" / "openclipart"
-    builder = f"openclipart {_VERSION} {OPENCLIPART.sha256} {espeak().version}"
-    if manifest := corpus.built(folder, builder):
-        return manifest.path
-    drawings = find_drawings(fetch(OPENCLIPART) / "usr" / "share" / "openclipart" / "svg")
-    with corpus.building(folder, builder):
-        skipped = corpus.Skipped(strict)
-        # a few more than are kept, in the order of their hashes, since some cannot be drawn
-        items = build_items(folder, drawings[: MOST + _SPARE], skipped, progress)[:MOST]
-        about = {
-            "corpus": "openclipart",
-            "source": f"Debian {OPENCLIPART}, {espeak()}",
-            "licence": "public domain (Open Clip Art Library); speech made with espeak-ng (GPL-3)",
-            "speech": "synthetic, language en",
-        }
-        return corpus.finish(folder, sorted(items, key=lambda item: item.id), about, skipped).path
+    """See `build_corpus`."""
+    return build_corpus(
+        cache, out, strict, progress, name="openclipart", version=_VERSION, packages=[OPENCLIPART], source=f"Debian {OPENCLIPART}",
+        licence="public domain (Open Clip Art Library); speech made with espeak-ng (GPL-3)",
+        find=lambda: find_drawings(fetch(OPENCLIPART) / "usr" / "share" / "openclipart" / "svg"), most=MOST,
+    )  # fmt: skip
 
 
 def find_drawings(root: Path) -> list[Drawing]:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from ..encoders.audio import read_sound
@@ -25,6 +27,8 @@ from .pins import TUX
 from .raster import rasterise
 
 TEXTS = ("fr", "es")
+VOICES_NAME = "tux-voices"
+VOICES = ("fr", "es", "ca", "ro")  # its languages, of one family, mostly of one speaker each
 _VERSION = "2"  # of what is written for a stamp; another one makes old files be written anew
 
 
@@ -48,33 +52,47 @@ def build(
     ``out`` defaults to ``cache/corpora/tux`` (``tux-xx`` for languages other than French). An interrupted build goes on where
     it stopped. Raises SourceUnavailable where the Debian package cannot be had, UserError for an unknown language.
     """
-    name = ("tux-texts" if texts else "tux") + ("" if language == "fr" else f"-{language}")
-    folder = Path(out) if out else cache / "corpora" / name
-    builder = f"{'tux-texts' if texts else 'tux'} {_VERSION} {language} {TUX.sha256}"
+    name = "tux-texts" if texts else "tux"
+    folder = Path(out) if out else cache / "corpora" / (name if language == "fr" else f"{name}-{language}")
+    return _built(folder, name, [language], strict, progress)
+
+
+def build_voices(cache: Path, out: Path | None = None, strict: bool = False, progress: bool = True) -> Path:
+    """The corpus tux-voices, in the four languages of VOICES at once: an item, "STAMP@xx", for each that a stamp is spoken in."""
+    return _built(Path(out) if out else cache / "corpora" / VOICES_NAME, VOICES_NAME, VOICES, strict, progress)
+
+
+def _built(folder: Path, name: str, languages: Sequence[str], strict: bool, progress: bool) -> Path:
+    builder = f"{name} {_VERSION} {' '.join(languages)} {TUX.sha256}"
     if manifest := corpus.built(folder, builder):
         return manifest.path
     stamps = find_stamps(fetch(TUX) / "usr" / "share" / "tuxpaint" / "stamps")
     spoken = Counter(name for stamp in stamps for name in stamp.speech)
-    if language not in spoken:
-        raise UserError(f"language: no speech in {language!r}; {near(language, spoken)}")
+    for language in languages:
+        if language not in spoken:
+            raise UserError(f"language: no speech in {language!r}; {near(language, spoken)}")
     with corpus.building(folder, builder):
-        return _build(folder, stamps, language, corpus.Skipped(strict), progress, texts).path
+        return _build(folder, name, stamps, languages, corpus.Skipped(strict), progress).path
 
 
-def _build(folder: Path, stamps: list[Stamp], language: str, skipped: corpus.Skipped, progress: bool, texts: bool) -> Manifest:
+def _build(folder: Path, name: str, stamps: list[Stamp], languages: Sequence[str], skipped: corpus.Skipped, progress: bool) -> Manifest:
     stamps = corpus.prepare(stamps, lambda stamp: _write_picture(folder, stamp), "pictures", skipped, progress)
     group_of = leak_free_groups(stamps, [folder / _picture(stamp) for stamp in stamps], progress)
-    stamps = [stamp for stamp in stamps if language in stamp.speech]
-    stamps = corpus.prepare(stamps, lambda stamp: _copy_speech(folder, stamp, language), "recordings", skipped, progress)
-    splits = assign([group_of[stamp.id] for stamp in stamps])
-    items = [_item(stamp, language, group_of[stamp.id], split) for stamp, split in zip(stamps, splits, strict=True)]
-    if texts:
+    items = []
+    for language in languages:
+        said = [stamp for stamp in stamps if language in stamp.speech]
+        said = corpus.prepare(said, partial(_copy_speech, folder, language), "recordings", skipped, progress)
+        splits = assign([group_of[stamp.id] for stamp in said])
+        items += [_item(stamp, language, group_of[stamp.id], split) for stamp, split in zip(said, splits, strict=True)]
+    if name == "tux-texts":
         items = _more(items, {stamp.id: stamp for stamp in stamps})
+    if name == VOICES_NAME:
+        items = [replace(item, id=f"{item.id}@{item.modalities['speech']['language']}") for item in items]
     about = {
-        "corpus": "tux-texts" if texts else "tux",
+        "corpus": name,
         "source": f"Debian {TUX}, sha256 {TUX.sha256}",
         "licence": "GPL-2; see usr/share/doc/tuxpaint-stamps-default/copyright of the package",
-        "speech": f"human, language {language}",
+        "speech": f"human, language {', '.join(languages)}",
     }
     return corpus.finish(folder, items, about, skipped)
 
@@ -141,7 +159,7 @@ def _write_picture(folder: Path, stamp: Stamp) -> None:
         rasterise(stamp.picture, target)
 
 
-def _copy_speech(folder: Path, stamp: Stamp, language: str) -> None:
+def _copy_speech(folder: Path, language: str, stamp: Stamp) -> None:
     source, target = stamp.speech[language], folder / _speech(stamp, language)
     if not target.exists():
         read_sound(source)

@@ -14,6 +14,7 @@ from torch import nn
 
 from ..config import Encoder
 from ..errors import UserError
+from .hub import absent, offline
 from .trainable import Trainable
 
 
@@ -103,12 +104,14 @@ def _read(call: Any, name: str, **arguments: Any) -> Any:
     """What a loader of `transformers` gives, without its progress bars, or a UserError with its reason in one line."""
     from transformers.utils import logging
 
-    before = logging.get_verbosity()
+    before, local = logging.get_verbosity(), offline(name)
     logging.set_verbosity_error()
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            return call(name, **arguments)
+            return call(name, local_files_only=local, **arguments)
     except Exception as error:  # of any kind: safetensors', the hub's, a configuration's
+        if local and isinstance(error, OSError):
+            raise UserError(absent(name)) from None
         raise UserError(f"pretrained: {name}: cannot be loaded: {' '.join(str(error).split())[:300] or type(error).__name__}") from None
     finally:
         logging.set_verbosity(before)

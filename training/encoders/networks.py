@@ -48,4 +48,7 @@ def build_encoder(config: Encoder, d_in: int | None = None) -> nn.Module:
 
 def pipeline(config: Encoder) -> Pipeline | None:
     """What reads the files or texts of an encoder; None where it takes vectors."""
-    return network(config.name).pipeline(config)
+    reader = network(config.name).pipeline(config)
+    if config.frames and getattr(reader, "kind", None) != "frames":
+        raise UserError(f"frames: {config.name} sees no pictures")
+    return reader

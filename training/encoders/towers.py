@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -10,9 +12,23 @@ from ..pipelines import check_augment
 from ..pipelines.caption import ByteTokens, Caption, PublishedTokens
 from ..pipelines.picture import CLIP, HALF, IMAGENET, Picture
 from ..pipelines.sound import ClapMel, Spectrogram, Wave
+from ..pipelines.video import Frames
 from .hugging import Tower, expectations
 
 _SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+def _pictures(config: Encoder, size: int, colours: tuple) -> Picture:
+    """What reads the pictures of an encoder, or the frames of videos."""
+    augment = check_augment(config, Picture.known)
+    return Frames(size, colours, augment, config.frames) if config.frames else Picture(size, colours, augment)
+
+
+def _over_time(encode: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """(B, D) of pictures (B, 3, H, W), or of videos (B, T, 3, H, W) the mean over their frames."""
+    if x.ndim == 4:
+        return encode(x)
+    return encode(x.flatten(0, 1)).unflatten(0, x.shape[:2]).mean(1)
 
 
 class ClapAudio(Tower):
@@ -57,13 +73,13 @@ class ClipImage(Tower):
     def pipeline(cls, config: Encoder) -> Picture:
         expected = expectations(config.pretrained)
         colours = (expected.get("image_mean", cls.colours[0]), expected.get("image_std", cls.colours[1]))
-        return Picture(cls.configuration(config).image_size, colours, check_augment(config, Picture.known))
+        return _pictures(config, cls.configuration(config).image_size, colours)
 
     def layers(self) -> list[list[nn.Module]]:
         return [[self.model.embeddings, self.model.pre_layrnorm], *([layer] for layer in self.model.encoder.layers)]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model(pixel_values=x).pooler_output
+        return _over_time(lambda pixels: self.model(pixel_values=pixels).pooler_output, x)
 
 
 class ClipImage16(ClipImage):
@@ -117,7 +133,7 @@ class Bert(ClipText):
         return [[self.model.embeddings], *([layer] for layer in self.model.encoder.layer)]
 
     def forward(self, x: dict[str, Tensor]) -> Tensor:
-        return self.model(**x).last_hidden_state[:, 0]
+        return self.model(**x).last_hidden_state[:, 0].contiguous()
 
 
 class Vit(ClipImage):
@@ -133,7 +149,7 @@ class Vit(ClipImage):
         return [[self.model.embeddings], *([layer] for layer in blocks)]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model(pixel_values=x).last_hidden_state[:, 0]
+        return _over_time(lambda pixels: self.model(pixel_values=pixels).last_hidden_state[:, 0].contiguous(), x)
 
 
 class Hubert(Tower):
@@ -172,7 +188,7 @@ class Hubert(Tower):
 
 
 class ResNet18(Tower):
-    """ResNet18 for pictures: 512 numbers, the mean over places of its last features (MMCosine's visual encoder)."""
+    """ResNet18 for pictures: 512 numbers, the mean over places, and frames, of its last features (MMCosine's visual encoder)."""
 
     kind = "ResNet"
     full = {"layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512]}
@@ -185,13 +201,13 @@ class ResNet18(Tower):
 
     @classmethod
     def pipeline(cls, config: Encoder) -> Picture | Spectrogram:
-        return Picture(64 if config.size == "tiny" else 224, IMAGENET, check_augment(config, Picture.known))
+        return _pictures(config, 64 if config.size == "tiny" else 224, IMAGENET)
 
     def layers(self) -> list[list[nn.Module]]:
         return [[self.model.embedder], *([layer] for stage in self.model.encoder.stages for layer in stage.layers)]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model(pixel_values=x).pooler_output.flatten(1)
+        return _over_time(lambda pixels: self.model(pixel_values=pixels).pooler_output.flatten(1), x)
 
 
 class ResNet18Audio(ResNet18):

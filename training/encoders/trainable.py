@@ -21,6 +21,7 @@ class Trainable(nn.Module):
     """
 
     d_out: int
+    frozen = 0  # layers that are not trained, -1: none is
     in_memory = False  # whether its items are vectors, not files or texts
 
     @classmethod
@@ -42,17 +43,18 @@ class Trainable(nn.Module):
         layers = self.layers()
         if count > len(layers) - 1:
             raise UserError(f"freeze: {type(self).__name__} has {len(layers) - 1} layers, got {count}; -1 freezes the whole encoder")
-        frozen = [self] if count < 0 else [module for layer in layers[: count + 1] for module in layer] if count else []
-        for module in frozen:
+        self.frozen = count
+        for module in [self] if count < 0 else self._frozen_modules():
             module.requires_grad_(False)
-        self._frozen = frozen[1:] if frozen[:1] == [self] else frozen
-        self._all_frozen = count < 0
         self.train(self.training)
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        return [module for layer in self.layers()[: self.frozen + 1] for module in layer] if self.frozen > 0 else []
 
     def train(self, mode: bool = True) -> Trainable:
         """Training mode for what is trained; what is frozen stays in evaluation mode."""
-        super().train(mode and not getattr(self, "_all_frozen", False))
-        for module in getattr(self, "_frozen", ()):
+        super().train(mode and self.frozen >= 0)
+        for module in self._frozen_modules():  # looked up each time: a batch norm may have been replaced by one over all processes
             module.eval()
         return self
 

@@ -67,10 +67,11 @@ class MoonshineTranscript:
 def _hear(encoder, decoder, tokens: list[bytes], path: str | Path) -> str:  # noqa: ANN001 (sessions of a library that is imported late)
     samples, _ = read_sound(path, _RATE)
     clip_1N = np.pad(samples[:_LONGEST], _SILENCE)[None]
-    states_1TD = encoder.run(None, {"input_values": clip_1N, "attention_mask": np.ones(clip_1N.shape, np.int64)})[0]
+    heard_1N = np.ones(clip_1N.shape, np.int64)
+    states_1TD = encoder.run(None, {"input_values": clip_1N, "attention_mask": heard_1N})[0]
     fixed = {
         "encoder_hidden_states": states_1TD,
-        "encoder_attention_mask": np.ones(states_1TD.shape[:2], np.int64),
+        "encoder_attention_mask": heard_1N,  # in samples: the decoder itself takes one in 384 of them
         # No cache of earlier steps: captions are a few words, and the whole is simple.
         "use_cache_branch": np.array([False]),
         **{

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..config import Encoder
+from ..data.frames import frames
 from ..data.manifest import Item
 from ..errors import UserError, near
 from ..seeding import derive
@@ -21,13 +22,13 @@ Sample = Tensor | dict[str, Tensor]
 class Pipeline(Protocol):
     """One modality's way from an item to a sample, and from samples to a batch."""
 
-    kind: str  # the key of the manifest's entries that it reads: "path" or "texts"
+    kind: str  # the key of the manifest's entries that it reads: "path", "texts", or "frames" (the path where there are none)
 
     def check(self, items: Sequence[Item]) -> None:
         """UserError where it cannot make anything of these items."""
 
     def read(self, content: object, item: Item, generator: np.random.Generator | None) -> Sample:
-        """The sample of an item; `content` is a Path, or a list of texts. A generator augments, None does not."""
+        """The sample of an item; `content` is a Path, a list of texts, or of Paths (frames). A generator augments, None does not."""
 
     def blank(self) -> Sample:
         """A sample that stands in where the modality is missing."""
@@ -46,10 +47,13 @@ def read(pipeline: Pipeline, item: Item, modality: str, root: Path, key: int | N
     entry = item.modalities.get(modality)
     if entry is None:
         return pipeline.blank()
-    if pipeline.kind not in entry:
+    if ("path" if pipeline.kind == "frames" else pipeline.kind) not in entry:
         got = ", ".join(entry)
         raise UserError(f"item {item.id!r}: modality {modality!r}: the encoder takes {pipeline.kind!r}, got an entry with {got}")
-    content = root / entry["path"] if pipeline.kind == "path" else entry["texts"]
+    if pipeline.kind == "frames":
+        content: object = [root / name for name in frames(entry, root)]
+    else:
+        content = root / entry["path"] if pipeline.kind == "path" else entry["texts"]
     return pipeline.read(content, item, None if key is None else generator(key, item, modality))
 
 

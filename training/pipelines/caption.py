@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..data.manifest import Item
+from ..encoders.hub import absent, offline
 from ..errors import UserError, near
 from .eda import eda, synonyms
 
@@ -88,9 +89,12 @@ class PublishedTokens:
     def __init__(self, name: str, longest: int) -> None:
         from transformers import AutoTokenizer
 
+        local = offline(name)
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(name)
+            self.tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local)
         except (OSError, ValueError, TypeError) as error:  # the last where transformers 4 finds no vocabulary
+            if local and isinstance(error, OSError):
+                raise UserError(absent(name)) from None
             raise UserError(f"pretrained: {name}: no tokenizer that can be read: {str(error).splitlines()[0]}") from None
         if len(self.tokenizer) <= len(self.tokenizer.all_special_ids):  # transformers 5 makes an empty one where the vocabulary is missing
             raise UserError(f"pretrained: {name}: its tokenizer knows no words; is vocab.txt or tokenizer.json missing?")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..data.manifest import Item
-from ..encoders.audio import read_sound
+from ..encoders.audio import check_whole, read_sound
 from ..errors import CorruptFile
 from . import Sample, stack
 
@@ -74,6 +74,7 @@ class _Sound:
 
     def part(self, path: Path, generator: np.random.Generator | None) -> tuple[np.ndarray, int]:
         """The samples that will be used, at the file's own rate: of a song of minutes only the seconds of the cut are decoded."""
+        check_whole(path)
         try:
             with soundfile.SoundFile(path) as file:
                 needed = ceil(self.samples * file.samplerate / self.rate)

@@ -14,8 +14,9 @@ def write(folder: Path, n: int) -> tuple[int, int]:
     sound cut short."""
     rows: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}
     for number in range(n):
-        clip = f"{1001 + number % 4}_{('IEO', 'TIE', 'IOM')[number % 3]}_{_CODES[number % 6]}_X{number}"
-        rows["test" if number % 6 == 5 else "train"].append((clip, _CODES[number % 6]))
+        emotion = _CODES[(number + number // 6) % 6]  # those of test clips are trained too
+        clip = f"{1001 + number % 4}_{('IEO', 'TIE', 'IOM')[number % 3]}_{emotion}_X{number}"
+        rows["test" if number % 6 == 5 else "train"].append((clip, emotion))
         sound(folder / f"AudioWAV/{clip}.wav", number)
         for frame in range(1, 4):
             picture(folder / f"Image-01-FPS/{clip}/{frame:05d}.jpg", 3 * number + frame)

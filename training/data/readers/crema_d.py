@@ -13,7 +13,7 @@ from ...errors import CorruptFile
 from ..corpus import Skipped
 from ..groups import assign
 from ..manifest import Item
-from .layout import find, middle, optional, path, relative, rows
+from .layout import find, frames_in, optional, path, relative, rows
 
 VARIANTS = {
     "lists": "train.csv and test.csv of OGM-GE and MMCosine; every speaker is in both",
@@ -23,7 +23,7 @@ EMOTIONS = {"NEU": "neutral", "HAP": "happy", "SAD": "sad", "FEA": "fear", "DIS"
 
 
 def read(folder: Path, variant: str, skipped: Skipped) -> list[Item]:
-    """The clips with audio, the middle one of their frames as image where there are any, and their emotion as class."""
+    """The clips with audio, their frames as image where there are any, and their emotion as class."""
     audio = find(folder, "AudioWAV")
     if variant == "speakers":
         clips = [(sound.stem, "") for sound in sorted(audio.glob("*.wav"))]
@@ -47,7 +47,7 @@ def read(folder: Path, variant: str, skipped: Skipped) -> list[Item]:
         picture = optional(folder, f"image/{clip}.jpg")
         modalities = {
             "audio": path(f"{relative(audio, folder)}/{clip}.wav"),
-            "image": path(relative(picture, folder) if picture else middle(folder, folder / "Image-01-FPS" / clip)),
+            "image": path(relative(picture, folder)) if picture else frames_in(folder, folder / "Image-01-FPS" / clip),
             "class": {"texts": [name]},
         }
         items.append(Item(clip, split, words[0], name, modalities, label=name, meta={"sentence": words[1], "level": words[-1]}))

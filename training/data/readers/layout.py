@@ -11,6 +11,7 @@ from typing import Any
 from ...errors import CorruptFile, UserError
 from ..check import PICTURES, SOUNDS
 from ..corpus import Skipped
+from ..frames import pictures
 from ..manifest import Item
 
 GALLERIES = {
@@ -144,10 +145,13 @@ def path(name: str | None) -> dict[str, str] | None:
     return {"path": name} if name else None
 
 
-def middle(root: Path, folder: Path) -> str | None:
-    """The middle one of the pictures in a folder of frames, None without any."""
-    frames = sorted(name for name in os.listdir(folder) if name.lower().endswith(PICTURES)) if folder.is_dir() else []
-    return relative(folder / frames[len(frames) // 2], root) if frames else None
+def frames_in(root: Path, folder: Path) -> dict[str, str] | None:
+    """The entry of a video whose frames are the pictures in a folder: the middle one, and the folder where there are more."""
+    names = pictures(folder)
+    if not names:
+        return None
+    one = {"path": relative(folder / names[len(names) // 2], root)}
+    return {**one, "frames": relative(folder, root)} if len(names) > 1 else one
 
 
 def beside(root: Path, video: Path) -> dict[str, dict[str, str] | None]:
@@ -157,7 +161,7 @@ def beside(root: Path, video: Path) -> dict[str, dict[str, str] | None]:
     picture = next((f for ending in PICTURES if (f := video.with_suffix(ending)).is_file()), None)
     entries = {
         "audio": path(relative(sound, root) if sound else None),
-        "image": path(relative(picture, root) if picture else middle(root, stem)),
+        "image": path(relative(picture, root)) if picture else frames_in(root, stem),
     }
     return {"video": path(relative(video, root)), **{name: entry for name, entry in entries.items() if entry}}
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from ...errors import CorruptFile
 from ..corpus import Skipped
 from ..manifest import Item
-from .layout import find, lines, middle, optional, path, relative, rows, table
+from .layout import find, frames_in, lines, optional, path, relative, rows, table
 
 VARIANTS = {
     "lists": "train_vox2.csv or train_list.txt, and the utterances of test_pairs.csv or veri_test.csv",
@@ -75,7 +75,7 @@ def _item(folder: Path, split: str, name: str, faces: str | None, skipped: Skipp
     faces = faces or f"image/{split}/{'#'.join(words)}.txt#000.mp4"
     video = optional(folder, f"{part}/mp4/{stem}.mp4")
     audio = relative(sound, folder) if sound else f"audio/{split}/{stem}.wav"
-    modalities = {"audio": path(audio), "image": path(middle(folder, folder / faces))}
+    modalities = {"audio": path(audio), "image": frames_in(folder, folder / faces)}
     if video:
         modalities["video"] = path(relative(video, folder))
     return Item(stem, split, words[0], words[0], modalities, label=words[0])
