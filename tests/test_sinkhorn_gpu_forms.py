@@ -1,4 +1,4 @@
-"""Each form of the GPU kernels of sinkhorn: matrices on chip and not, one block, a cluster and a grid, panels of columns, the log domain."""
+"""Each form of the GPU kernels of sinkhorn: matrices on chip and not, one block, a cluster and a grid, panels, the log domain."""
 
 import emulated
 import pytest

@@ -1,6 +1,6 @@
 """Pictures: reading, resizing, and the augmentation of the papers.
 
-No library's: torchvision, kornia and the like draw from a global generator, while an item's numbers here are a function of its key. On a
+Not by a library: torchvision and kornia draw from a global generator, while an item's numbers here are a function of its key. On a
 GPU, for batches of one size, nothing is left to win: mirroring and erasing are a thousandth of reading (docs/encoders.md).
 """
 
