@@ -218,5 +218,4 @@ def test_encoders_that_are_trained(tmp_path, capsys):
         done = torchrun("fit", *more, "--out", str(tmp_path / name), "--set", "optim.epochs=2", "--set", "run.device=cpu")
         assert done.returncode == 0, done.stderr
     one, two = (open_run(tmp_path / name).model.state_dict() for name in ("spread", "whole"))
-    for name, x in one.items():  # gradients are added up in another order
-        torch.testing.assert_close(x, two[name], rtol=1e-2, atol=1e-3, msg=name)
+    assert one.keys() == two.keys() and all(torch.equal(x, two[name]) for name, x in one.items())  # a sum of two has one order
