@@ -1,5 +1,5 @@
-// One problem on its way. The state is P = t diag(u) K diag(v) with K = exp((f_i + g_j + h - C_ij) / eps): the logarithms of u, v and t move
-// into f, g and h, and K is formed anew, before anything leaves the range of T.
+// One problem on its way. The state is P = t diag(u) K diag(v) with K = exp((f_i + g_j + h - C_ij) / eps): the logarithms of u, v and t
+// move into f, g and h, and K is formed anew, before anything leaves the range of T.
 #pragma once
 #include <limits>
 #include <vector>
@@ -18,7 +18,8 @@ struct SinkhornState {
 
   void start(int64_t problem);  // sinkhorn_start.cpp; all else: sinkhorn_state.cpp
 
-  // An iteration: u from v and t, with sums = K'u; then v and t from u. The second half returns the error before it: how far v moves, and t.
+  // An iteration: u from v and t, with sums = K'u; then v and t from u. The second half returns the error before it: how far v moves, and
+  // t.
   void scale_all_rows();
   double scale_columns();
   double total() const;  // u'K v

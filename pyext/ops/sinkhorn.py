@@ -235,12 +235,11 @@ def summary(
 
 def _paid(plan: Tensor, cost: Tensor) -> Tensor:
     """<P, C> (B), with 0 of what may be infinite or not a number counted as 0."""
-    if len(plan) == 1 and plan.numel() <= 2**16 and values_are_free(plan):
-        # An elementwise pass would wake torch's threads, which can take longer than the solve. A dot does not; in float32 it is good to
-        # 3e-7 at this size.
-        paid = torch.bmm(plan.reshape(1, 1, -1), cost.reshape(1, -1, 1)).reshape(1)
-        if bool(paid.isfinite()):
-            return paid
+    n, m = plan.shape[1:]
+    if 2**15 < n * m <= 2**17 and values_are_free(plan):
+        # At once, one matrix would wake torch's threads, which can take longer than the solve; parts of at most 2^15 entries do not.
+        parts = zip(plan.split(max(1, 2**15 // m), 1), cost.split(max(1, 2**15 // m), 1), strict=True)
+        return torch.stack([(P * C).nansum((1, 2)) for P, C in parts]).sum(0)
     return (plan * cost).nansum((1, 2))
 
 
