@@ -150,7 +150,8 @@ def _against(row: dict) -> str:
         return ""
     mark = {True: " *", False: "", None: " (one seed)"}[found["beyond_noise"]]
     name = f" ({found['variant']})" if "variant" in found else ""
-    return f"{found['mean']:+.4f} ± {found['sd']:.4f}{mark}{name}"
+    sd = "" if found["beyond_noise"] is None else f" ± {found['sd']:.4f}"
+    return f"{found['mean']:+.4f}{sd}{mark}{name}"
 
 
 def _by_direction(rows: dict[str, dict], directions: list[str], value: Value, chance: str = "") -> str:
@@ -183,9 +184,10 @@ def _gap(m: dict) -> str:
 
 def _notes(report: dict) -> str:
     n = report["seeds"]
+    seeds = f"mean ± standard deviation over {n} seeds, each with its own split and initialisation" if n > 1 else "one seed"
     lines = [
-        f"Test items; mean ± standard deviation over {n} seed{'s' if n > 1 else ''}, each with its own split and initialisation; the "
-        "epoch was chosen on validation items. A hit is the item itself or one with the same caption; ties count half.",
+        f"Test items; {seeds}; the epoch was chosen on validation items. A hit is the item itself or one with the same caption; ties "
+        "count half.",
     ]
     if any("against_first" in row or "against" in row for row in report["rows"].values()):
         lines.append("Differences are paired by seed; * is beyond a two-sided 95 % t-test, without correction for the number of rows.")

@@ -25,6 +25,7 @@ import matplotlib.pyplot as plt  # noqa: E402 (after the choice of the backend)
 
 COLOURS = ("#3b6fb6", "#d1495b", "#4d9a57", "#c98a1b", "#7d5ba6", "#2aa5a0", "#8a6d52", "#e07ab0")
 OTHER = "#b9bec6"
+MAPPED = 700  # items in a map; of more, so many, evenly spaced: all of them would take minutes and hide each other
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
@@ -93,6 +94,10 @@ def embedding_map(points: dict[tuple[str, ...], torch.Tensor], batch: Batch, pat
     """t-SNE of the embeddings of every modality together: colour = label, marker = modality."""
     from sklearn.manifold import TSNE
 
+    count = f"{len(batch)}"
+    if len(batch) > MAPPED:
+        places = torch.linspace(0, len(batch) - 1, MAPPED).long().tolist()
+        points, batch, count = {names: x[places] for names, x in points.items()}, batch.select(places), f"{MAPPED} of {count}"
     names = list(batch.inputs)
     present = {name: batch.present[name].cpu() for name in names}
     z = torch.cat([points[(name,)].cpu()[present[name]] for name in names]).float().numpy()  # (M, d)
@@ -113,7 +118,7 @@ def embedding_map(points: dict[tuple[str, ...], torch.Tensor], batch: Batch, pat
     if len(set(labels)) > len(colour_of):
         keys.append(plt.Line2D([], [], linestyle="", marker="o", color=OTHER, label="other"))
     figure.legend(handles=keys, loc="outside right upper", frameon=False, fontsize=10)
-    axis.set_title(f"t-SNE of the embeddings of {len(batch)} items: colour = category, shape = modality", fontsize=11)
+    axis.set_title(f"t-SNE of the embeddings of {count} items: colour = category, shape = modality", fontsize=11)
     axis.set_xticks([])
     axis.set_yticks([])
     axis.spines[:].set_color("#ccc")

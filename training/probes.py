@@ -28,7 +28,7 @@ def read_probes(path: Path, plan: bool = True) -> dict:
     digest = (checkpoint.read_json(path / "run.json") or {}).get("digest")
     report = checkpoint.read_json(path / "probes.json")
     if report and report["digest"] == digest and report.get("by_plan", True) >= plan:
-        return report
+        return report if plan else {**report, "plan": {}}
     report = {"digest": digest, "by_plan": plan, **probe(open_run(path), plan)}
     checkpoint.write_json(path / "probes.json", report)
     return report

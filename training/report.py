@@ -62,13 +62,17 @@ def summary(metrics: list[dict[str, float]]) -> dict[str, dict[str, object]]:
 
 
 def percent(metric: dict) -> str:
-    """12.3 ± 4.5 of a `summary`'s fraction."""
-    return f"{100 * metric['mean']:.1f} ± {100 * metric['sd']:.1f}"
+    """12.3 ± 4.5 of a `summary`'s fraction, 12.3 of a single seed."""
+    return _spread(100 * metric["mean"], 100 * metric["sd"], len(metric["values"]), 1)
 
 
 def plus_minus(metric: dict, digits: int = 3) -> str:
-    """0.123 ± 0.045 of a `summary`'s number."""
-    return f"{metric['mean']:.{digits}f} ± {metric['sd']:.{digits}f}"
+    """0.123 ± 0.045 of a `summary`'s number, 0.123 of a single seed."""
+    return _spread(metric["mean"], metric["sd"], len(metric["values"]), digits)
+
+
+def _spread(mean: float, sd: float, n: int, digits: int) -> str:
+    return f"{mean:.{digits}f} ± {sd:.{digits}f}" if n > 1 else f"{mean:.{digits}f}"
 
 
 # Two-sided 95 % points of Student's t by degrees of freedom.
