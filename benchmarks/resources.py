@@ -126,10 +126,12 @@ def sample_calls() -> None:
         for n in (16, 32) if dtype == torch.float64 else (16, 32, 256, 2048):  # sorting, the dtype touches only loads and stores
             for weights in ((None, None), (new(64, n), new(64, n))):
                 circular_wasserstein(new(64, n, 100), new(64, n, 100), *weights)
+        for weights in ((None, None), (new(4, 5000), new(4, 5000))):
+            circular_wasserstein(new(4, 5000, 100), new(4, 5000, 100), *weights)
         for n in (16, 32, 64, 128):
             cost, rises = sliced_wasserstein(new(64, n, 200), new(64, n, 200), 0.5)
             sliced_wasserstein_backward(cost, cost, rises, new(64, n, 200), new(64, n, 200), 0.5)
-        for n, p in ((16, 1.5),) if dtype == torch.float64 else ((16, 2.0), (1024, 2.0)):
+        for n, p in ((16, 1.5), (3000, 1.5)) if dtype == torch.float64 else ((16, 2.0), (1024, 2.0), (3000, 2.0)):
             for weights in ((None, None), (new(64, n), new(64, n))):
                 circular_wasserstein_power(new(64, n, 100), new(64, n, 100), *weights, p)
         for n in (32, 256):

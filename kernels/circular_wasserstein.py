@@ -17,13 +17,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from . import _circular_large as large
+from ._circular_large import WEIGHT_UNIT, sign
 from ._launch import check, launch
+from ._sort import sort
 from .elementary import angle_turns
 
-MAX_POINTS = 4096  # what one program sorts in registers
+MOST_SORTED = 4096  # in registers; beyond, the library sorts
 MOST_COUNTED = 64  # beyond, sorting takes less
 ROWS = 8  # problems a program: 32 bytes of neighbours, whatever the batch, so that a result does not depend on it
-WEIGHT_UNIT = tl.constexpr(1 << 60)
 
 
 @triton.jit
@@ -117,31 +119,6 @@ def _count(
         tl.store(v_slope_ptr + at_v, slope, mask=from_v)
 
 
-@triton.jit
-def _exchange(key, ascending, ROWS: tl.constexpr, BITS: tl.constexpr, STRIDE: tl.constexpr):
-    """Orders the pairs of keys that lie STRIDE apart; of whole numbers, a pair's sum less one is the other."""
-    pairs = tl.reshape(key, [(1 << BITS) // (2 * STRIDE), 2, STRIDE, ROWS])
-    other = tl.reshape(tl.sum(pairs, 1, keep_dims=True) - pairs, key.shape)
-    wants_less = ((tl.arange(0, 1 << BITS) & STRIDE) == 0)[:, None] == ascending
-    return tl.where(wants_less == (key < other), key, other)
-
-
-@triton.jit
-def _sort(key, ROWS: tl.constexpr, BITS: tl.constexpr):
-    """Ascending along the columns [2^BITS, R], by the bitonic network."""
-    lane = tl.arange(0, 1 << BITS)[:, None]
-    for stage in tl.static_range(1, BITS + 1):
-        for step in tl.static_range(stage):
-            key = _exchange(key, (lane & (1 << stage)) == 0, ROWS, BITS, 1 << (stage - 1 - step))
-    return key
-
-
-@triton.jit
-def _sign(level, median, own):
-    """Of level - median; `own` where they are equal."""
-    return tl.where(level > median, 1.0, tl.where(level < median, -1.0, own))
-
-
 @triton.jit(do_not_specialize=["problems", "n", "m", "P", "up", "down", "steps"])
 def _forward(
     u_ptr, v_ptr, u_weights_ptr, v_weights_ptr, cost_ptr, u_slope_ptr, v_slope_ptr, u_potential_ptr, v_potential_ptr,
@@ -161,7 +138,7 @@ def _forward(
     x += tl.load(v_ptr + at_v, mask=live & (i >= n) & (i < n + m), other=0.0).to(tl.float64)
     bad = tl.sum(x - x, 0)                                                                   # NaN where a point is no number
     key = (_position(x, POSITION_BITS) << INDEX_BITS) | i
-    key = _sort(tl.where(i < n + m, key, 0x7FFFFFFFFFFFFFFF), ROWS, INDEX_BITS)
+    key = sort(tl.where(i < n + m, key, 0x7FFFFFFFFFFFFFFF), i, 1, INDEX_BITS, ROWS)
 
     first = i == 0
     i = (key & (K - 1)).to(tl.int32)                                                         # the sorted points' indices
@@ -198,16 +175,11 @@ def _forward(
         below = _length_up_to(M - 1, position, before, after, last, TURN)
         up_to = _length_up_to(M, position, before, after, last, TURN)
         own = ((below - (TURN - up_to)).to(tl.float64) / (up_to - below).to(tl.float64))[None, :]
-        sign = _sign(after, median, own)
-        change = tl.where(first, 0.0, _sign(before, median, own)) - sign
-        rise = bad[None, :] - (tl.cumsum(t * change, 0) + t * sign)                          # over the gaps at or after t_k
+        up_to_t = sign(after, median, own)
+        change = tl.where(first, 0.0, sign(before, median, own)) - up_to_t
+        rise = bad[None, :] - (tl.cumsum(t * change, 0) + t * up_to_t)                        # over the gaps at or after t_k
         tl.store(u_potential_ptr + at_u, rise.to(T), mask=from_u)
         tl.store(v_potential_ptr + at_v, (-rise).to(T), mask=from_v)
-
-
-def serves(u: Tensor, v: Tensor, *_: Tensor | None) -> bool:
-    """Whether the op's default may come here."""
-    return u.shape[1] + v.shape[1] <= MAX_POINTS
 
 
 def circular_wasserstein(
@@ -219,7 +191,6 @@ def circular_wasserstein(
     check((u_weights is None) == (v_weights is None), f"{name}: expected both weights or neither")
     (B, n, P), m, weighted = u.shape, v.shape[1], u_weights is not None
     check(n > 0 and m > 0, f"{name}: expected at least one point in each set")
-    check(serves(u, v), f"{name}: Triton sorts up to {MAX_POINTS} points of both sets, got {n + m}: pass backend='reference'")
     u, v = u.contiguous(), v.contiguous()
     cost, u_slope, v_slope = u.new_empty(B, P), torch.empty_like(u), torch.empty_like(v)
     if weighted:
@@ -235,6 +206,9 @@ def circular_wasserstein(
             _count, triton.cdiv(B * P, ROWS), u, v, cost, u_slope, v_slope, u, B * P, n, m, P, up, down, (2 * up * n).bit_length(),
             COORDINATES=False, INDEX_BITS=index_bits, ROWS=ROWS, num_warps=1,
         )  # fmt: skip
+        return cost, u_slope, v_slope, *potentials
+    if n + m > MOST_SORTED:
+        large.solve(u, v, weights, weighted, (cost, u_slope, v_slope, *potentials), up, down)
         return cost, u_slope, v_slope, *potentials
     rows = max(1, min(ROWS, 2048 >> index_bits))
     launch(

@@ -13,32 +13,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from . import _circular_power_large as large
+from ._circular_power import WEIGHT_UNIT, begin_of, climb_to, holder, point_at, power, power_slope, rise_at
 from ._launch import check, launch
 from ._sort import sort
 
-MAX_POINTS = 1024  # of a set: what one program sorts in registers
-WEIGHT_UNIT = tl.constexpr(1 << 60)
+MOST_SORTED = 1024  # of a set, in registers; beyond, the library sorts
 INDEX_BITS, INDEX = tl.constexpr(10), tl.constexpr((1 << 10) - 1)
 POSITION_UNIT = tl.constexpr(1 << 53)  # 63 bits less those of the index
-
-
-@triton.jit
-def _cost(d, ORDER: tl.constexpr):
-    """|d|^p."""
-    if ORDER == 2.0:
-        return d * d
-    else:
-        a = tl.abs(d)
-        return tl.where(a > 0.0, tl.exp(ORDER * tl.log(tl.where(a > 0.0, a, 1.0))), 0.0)
-
-
-@triton.jit
-def _cost_slope(d, ORDER: tl.constexpr):
-    """Its derivative over p."""
-    if ORDER == 2.0:
-        return d
-    else:
-        return tl.where(d < 0.0, -1.0, 1.0) * _cost(d, ORDER - 1.0)
 
 
 @triton.jit
@@ -49,7 +31,7 @@ def _load(points_ptr, base, live, n, P, ROWS: tl.constexpr, BITS: tl.constexpr):
     t = x - tl.floor(x)
     t = tl.where(t < 1.0, t, 0.0)                                                            # also for NaN
     key = tl.where(i < n, ((t * POSITION_UNIT).to(tl.int64) << INDEX_BITS) | i, 0x7FFFFFFFFFFFFFFF)
-    key = sort(key, ROWS, BITS)
+    key = sort(key, i, ROWS, BITS, 1)
     return (key >> INDEX_BITS).to(tl.float64) * (1.0 / POSITION_UNIT), (key & INDEX).to(tl.int32), tl.sum(x - x, 1)
 
 
@@ -68,66 +50,6 @@ def _levels(weights_ptr, base, live, order, n, step, WEIGHTED: tl.constexpr, BIT
     else:
         level = (tl.arange(0, 1 << BITS)[None, :].to(tl.int64) + 1) * step + tl.zeros_like(order)
         return level, tl.sum(tl.zeros_like(order), 1).to(tl.float64)
-
-
-@triton.jit
-def _holder(level_ptr, where, live, turn, n, step, WEIGHTED: tl.constexpr, BITS: tl.constexpr):
-    """The point whose mass holds what lies to the right of a level: whole turns and index."""
-    if WEIGHTED:
-        turns = where >> 60
-        within = where - (turns << 60)
-        low = tl.zeros_like(within).to(tl.int32)
-        high = low + (n - 1)
-        for _ in range(BITS):
-            middle = (low + high) >> 1
-            above = tl.load(level_ptr + middle, mask=live, other=0) > within
-            closed = low == high
-            low, high = tl.where(above | closed, low, middle + 1), tl.where(above, middle, high)
-        return turns, low
-    else:
-        point = (where + 4 * turn) // step
-        turns = point // n
-        return turns - 4, (point - turns * n).to(tl.int32)
-
-
-@triton.jit
-def _at(z_ptr, turns, index, live):
-    return tl.load(z_ptr + index, mask=live, other=0.0) + turns.to(tl.float64)
-
-
-@triton.jit
-def _begin(level_ptr, turns, index, live, turn):
-    """Where the mass of a point begins."""
-    return tl.load(level_ptr + index - 1, mask=live & (index > 0), other=0) + turns * turn
-
-
-@triton.jit
-def _rise(z_ptr, level_ptr, zy, y_next, t, live, inside, turn, n, step, WEIGHTED: tl.constexpr, BITS: tl.constexpr, ORDER: tl.constexpr):
-    """f' at the cut that puts y's levels at t; how far it can move left without a change, and right before there is one."""
-    turns, index = _holder(level_ptr, t, live, turn, n, step, WEIGHTED, BITS)
-    x = _at(z_ptr, turns, index, live)
-    rise = tl.sum(tl.where(inside, _cost(x - zy, ORDER) - _cost(x - y_next, ORDER), 0.0), 1)
-    if WEIGHTED:
-        end = tl.load(level_ptr + index, mask=live, other=0) + turns * turn
-        to_right = tl.where(inside, end - t, turn)
-        to_left = tl.where(inside, t - _begin(level_ptr, turns, index, live, turn), turn)
-        return rise, tl.min(to_left, 1), tl.min(to_right, 1)
-    else:
-        none = (rise * 0.0).to(tl.int64)
-        return rise, none, none + 1
-
-
-@triton.jit
-def _climb(z, here, z_ptr, level_ptr, where, live, share, turn, n, step, TOWARD: tl.constexpr,
-           WEIGHTED: tl.constexpr, BITS: tl.constexpr, ORDER: tl.constexpr):  # fmt: skip
-    """What the cost gains from each point's left neighbour to the point, towards the partner at `where`; `share` is the cut's, the rest
-    that of the one before it, for which `where` moves by TOWARD."""
-    turns, index = _holder(level_ptr, where, live, turn, n, step, WEIGHTED, BITS)
-    a = _at(z_ptr, turns, index, live)
-    climb = share * (_cost(z - a, ORDER) - _cost(here - a, ORDER))
-    turns, index = _holder(level_ptr, where + TOWARD, live, turn, n, step, WEIGHTED, BITS)
-    a = _at(z_ptr, turns, index, live)
-    return climb + (1.0 - share) * (_cost(z - a, ORDER) - _cost(here - a, ORDER))
 
 
 @triton.jit(do_not_specialize=["problems", "n", "m", "P", "turn", "x_step", "y_step"])
@@ -167,7 +89,7 @@ def _forward(
     high = tl.zeros([ROWS], tl.int64) + turn
     while tl.max(high - low, 0) > 0:
         middle = low + ((high - low) >> 1)
-        rise, left, right = _rise(zx_ptr, X_ptr, zy, y_next, Y + middle[:, None], live, in_y, turn, n, x_step, WEIGHTED, U_BITS, ORDER)
+        rise, left, right = rise_at(zx_ptr, X_ptr, zy, y_next, Y + middle[:, None], live, in_y, turn, n, x_step, WEIGHTED, U_BITS, ORDER)
         open = low < high
         low, high = (
             tl.where(open & ~(rise >= 0.0), middle + right, low),
@@ -178,22 +100,22 @@ def _forward(
     t = Y + cut
     x_begin = tl.load(X_ptr + i - 1, mask=in_x & (i > 0), other=0)
     t_begin = tl.load(Y_ptr + j - 1, mask=in_y & (j > 0), other=0) + cut
-    j_turns, j_index = _holder(Y_ptr, X - cut - 1, live, turn, m, y_step, WEIGHTED, V_BITS)  # y's partners at the levels of x
-    i_turns, i_index = _holder(X_ptr, t, live, turn, n, x_step, WEIGHTED, U_BITS)            # x's at those of y
+    j_turns, j_index = holder(Y_ptr, X - cut - 1, live, turn, m, y_step, WEIGHTED, V_BITS)  # y's partners at the levels of x
+    i_turns, i_index = holder(X_ptr, t, live, turn, n, x_step, WEIGHTED, U_BITS)            # x's at those of y
     unit = 1.0 / turn.to(tl.float64)
-    x_mass = (X - tl.maximum(x_begin, _begin(Y_ptr, j_turns, j_index, live, turn) + cut)).to(tl.float64) * unit
-    y_mass = (t - tl.maximum(t_begin, _begin(X_ptr, i_turns, i_index, live, turn))).to(tl.float64) * unit
-    dx, dy = zx - _at(zy_ptr, j_turns, j_index, live), _at(zx_ptr, i_turns, i_index, live) - zy
-    cost = tl.sum(tl.where(in_x, x_mass * _cost(dx, ORDER), 0.0), 1) + tl.sum(tl.where(in_y, y_mass * _cost(dy, ORDER), 0.0), 1)
+    x_mass = (X - tl.maximum(x_begin, begin_of(Y_ptr, j_turns, j_index, live, turn) + cut)).to(tl.float64) * unit
+    y_mass = (t - tl.maximum(t_begin, begin_of(X_ptr, i_turns, i_index, live, turn))).to(tl.float64) * unit
+    dx, dy = zx - point_at(zy_ptr, j_turns, j_index, live), point_at(zx_ptr, i_turns, i_index, live) - zy
+    cost = tl.sum(tl.where(in_x, x_mass * power(dx, ORDER), 0.0), 1) + tl.sum(tl.where(in_y, y_mass * power(dy, ORDER), 0.0), 1)
     if ORDER == 2.0:
         distance = tl.sqrt(cost)
     else:
-        distance = _cost(cost, 1.0 / ORDER)
-    scale = tl.where(distance > 0.0, 1.0 / _cost(tl.where(distance > 0.0, distance, 1.0), ORDER - 1.0), 0.0)[:, None]
+        distance = power(cost, 1.0 / ORDER)
+    scale = tl.where(distance > 0.0, 1.0 / power(tl.where(distance > 0.0, distance, 1.0), ORDER - 1.0), 0.0)[:, None]
     tl.store(distance_ptr + problem, (distance + bad).to(T), mask=problem < problems)
 
-    x_flow = tl.where(in_x, x_mass * _cost_slope(dx, ORDER), 0.0)
-    y_flow = tl.where(in_y, y_mass * _cost_slope(dy, ORDER), 0.0)
+    x_flow = tl.where(in_x, x_mass * power_slope(dx, ORDER), 0.0)
+    y_flow = tl.where(in_y, y_mass * power_slope(dy, ORDER), 0.0)
     tl.store(x_upto_ptr + i, tl.cumsum(x_flow, 1) - x_flow, mask=in_x)
     tl.store(y_upto_ptr + j, tl.cumsum(y_flow, 1) - y_flow, mask=in_y)
     tl.debug_barrier()
@@ -210,22 +132,17 @@ def _forward(
     tl.store(v_slope_ptr + v_at, (bad[:, None] - (y_flow + x_upto - x_before) * scale).to(T), mask=in_y)
 
     if WEIGHTED:
-        after, left, right = _rise(zx_ptr, X_ptr, zy, y_next, t, live, in_y, turn, n, x_step, WEIGHTED, U_BITS, ORDER)
-        before, left, right = _rise(zx_ptr, X_ptr, zy, y_next, t - 1, live, in_y, turn, n, x_step, WEIGHTED, U_BITS, ORDER)
+        after, left, right = rise_at(zx_ptr, X_ptr, zy, y_next, t, live, in_y, turn, n, x_step, WEIGHTED, U_BITS, ORDER)
+        before, left, right = rise_at(zx_ptr, X_ptr, zy, y_next, t - 1, live, in_y, turn, n, x_step, WEIGHTED, U_BITS, ORDER)
         share = tl.where(after > before, -before / tl.where(after > before, after - before, 1.0), 0.5)[:, None]
         here = tl.load(zx_ptr + i - 1, mask=in_x & (i > 0), other=0.0)
-        climb = _climb(zx, here, zy_ptr, Y_ptr, x_begin - cut - 1, live, share, turn, m, y_step, 1, WEIGHTED, V_BITS, ORDER)
+        climb = climb_to(zx, here, zy_ptr, Y_ptr, x_begin - cut - 1, live, share, turn, m, y_step, 1, WEIGHTED, V_BITS, ORDER)
         climb = tl.cumsum(tl.where(i > 0, climb, 0.0), 1) * (scale * (1.0 / ORDER))
         tl.store(u_potential_ptr + u_at, (climb + bad[:, None]).to(T), mask=in_x)
         here = tl.load(zy_ptr + j - 1, mask=in_y & (j > 0), other=0.0)
-        climb = _climb(zy, here, zx_ptr, X_ptr, t_begin, live, share, turn, n, x_step, -1, WEIGHTED, U_BITS, ORDER)
+        climb = climb_to(zy, here, zx_ptr, X_ptr, t_begin, live, share, turn, n, x_step, -1, WEIGHTED, U_BITS, ORDER)
         climb = tl.cumsum(tl.where(j > 0, climb, 0.0), 1) * (scale * (1.0 / ORDER))
         tl.store(v_potential_ptr + v_at, (climb + bad[:, None]).to(T), mask=in_y)
-
-
-def serves(u: Tensor, v: Tensor, *_: object) -> bool:
-    """Whether the op's default may come here."""
-    return max(u.shape[1], v.shape[1]) <= MAX_POINTS
 
 
 def circular_wasserstein_power(
@@ -238,7 +155,6 @@ def circular_wasserstein_power(
     check(1 < p < math.inf, f"{name}: expected a finite p > 1, got {p}")
     (B, n, P), m, weighted = u.shape, v.shape[1], u_weights is not None
     check(n > 0 and m > 0, f"{name}: expected at least one point in each set")
-    check(serves(u, v), f"{name}: Triton sorts up to {MAX_POINTS} points a set, got {n} and {m}: pass backend='reference'")
     u, v = u.contiguous(), v.contiguous()
     distance, u_slope, v_slope = u.new_empty(B, P), torch.empty_like(u), torch.empty_like(v)
     if weighted:
@@ -248,13 +164,17 @@ def circular_wasserstein_power(
     else:
         weights, potentials = (u, v), (u.new_empty(0), v.new_empty(0))
     turn = WEIGHT_UNIT.value if weighted else math.lcm(n, m)
+    results = distance, u_slope, v_slope, *potentials
+    if max(n, m) > MOST_SORTED:
+        large.solve(u, v, weights, weighted, results, turn, float(p))
+        return results
     u_bits, v_bits = max(1, (n - 1).bit_length()), max(1, (m - 1).bit_length())
     most = max(u_bits, v_bits)
     rows = max(1, 256 >> most)  # of the points alone, so that a problem's result does not depend on its neighbours
     workspace = u.new_empty(B * P, 2 * (n + m), dtype=torch.float64), u.new_empty(B * P, n + m, dtype=torch.int64)
     launch(
-        _forward, triton.cdiv(B * P, rows), u, v, *weights, distance, u_slope, v_slope, *potentials, *workspace,
+        _forward, triton.cdiv(B * P, rows), u, v, *weights, *results, *workspace,
         B * P, n, m, P, turn, turn // n, turn // m,
         ORDER=float(p), WEIGHTED=weighted, U_BITS=u_bits, V_BITS=v_bits, ROWS=rows, num_warps=max(4, (1 << most) >> 7),
     )  # fmt: skip
-    return distance, u_slope, v_slope, *potentials
+    return results

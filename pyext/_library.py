@@ -63,7 +63,7 @@ def define(
     if has_triton(name):
         variant("_triton", {key: partial(_launch, name) for key in (("CUDA", "CPU") if INTERPRETED else ("CUDA",))})
         if not has_kernel(name, "cuda"):
-            LIB.impl(name, partial(_launch_or_reference, name, reference), "CUDA")
+            LIB.impl(name, partial(_launch, name), "CUDA")
             TRITON_BY_DEFAULT.add(name)
 
 
@@ -79,11 +79,6 @@ def has_triton(name: str) -> bool:
 
 def _launch(name: str, *args: Any) -> Any:
     return getattr(importlib.import_module(_kernels(name)), name)(*args)
-
-
-def _launch_or_reference(name: str, reference: Callable[..., Any], *args: Any) -> Any:
-    serves = getattr(importlib.import_module(_kernels(name)), "serves", None)
-    return _launch(name, *args) if serves is None or serves(*args) else reference(*args)
 
 
 def _variant(variant: str, name: str) -> torch._ops.OpOverload:

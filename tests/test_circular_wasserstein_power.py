@@ -166,15 +166,15 @@ def test_what_is_no_weight_makes_its_row_nan(wrong, dtype, backend):
         assert torch.equal(g[0], c[0]) and g[1].isnan().all()
 
 
-def test_many_points(dtype, backend):
-    """More than shared memory holds, of unequal numbers; Triton has its limit."""
-    n, m = (1024, 700) if backend == "triton" else (1600, 1100)
-    u, v = torch.rand(1, n, dtype=dtype), torch.rand(1, m, dtype=dtype) ** 2
-    expected = ts.circular_wasserstein(u.double(), v.double(), p=2, backend="reference")
-    torch.testing.assert_close(ts.circular_wasserstein(u, v, p=2, backend=backend).double(), expected, atol=TOLERANCE[dtype], rtol=0)
-    if backend == "triton":
-        with pytest.raises(RuntimeError, match="Triton sorts up to 1024 points a set, got 1025 and 3"):
-            ts.circular_wasserstein(torch.rand(1025), torch.rand(3), p=2, backend=backend)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_many_points(weighted, dtype, backend):
+    """More than shared memory holds, or Triton sorts in registers, of unequal numbers: distance, slopes and potentials."""
+    u, v = torch.rand(1, 1600, 1, dtype=dtype), torch.rand(1, 1100, 1, dtype=dtype) ** 2
+    a, b = (torch.rand(1, k, dtype=dtype) * (torch.rand(1, k) < 0.7) if weighted else None for k in (1600, 1100))
+    expected = torch.ops.transphere.circular_wasserstein_power_reference(*(x if x is None else x.double() for x in (u, v, a, b)), 2.0)
+    got = ts._library.op("circular_wasserstein_power", backend, u)(u, v, a, b, 2.0)
+    for x, y in zip(got, expected, strict=True):
+        torch.testing.assert_close(x.double(), y, atol=TOLERANCE[dtype], rtol=1e-5 if dtype == torch.float32 else 1e-11)
 
 
 def test_half_type_and_empty_batch():

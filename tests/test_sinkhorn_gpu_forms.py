@@ -1,13 +1,18 @@
-"""Each form of the GPU kernels of sinkhorn: matrices on chip and not, one block and several, panels of columns, the log domain."""
+"""Each form of the GPU kernels of sinkhorn: matrices on chip and not, one block, a cluster and a grid, panels, the log domain."""
 
+import emulated
 import pytest
 import torch
 from conftest import BACKENDS
+from transport import embeddings
 
 pytestmark = pytest.mark.parametrize("backend", [b for b in BACKENDS if b not in ("reference", "cpu")], indirect=True)
 # Whether cost fits in the emulated device's shared memory, and how many blocks and panels it takes.
 SHAPES = [(5, 3), (40, 260), (220, 220), (300, 300), (11, 4200)]
-IDS = ["one warp", "warps side by side", "not on chip", "two blocks", "two panels"]
+IDS = ["one warp", "warps side by side", "not on chip", "several blocks", "two panels"]
+# The same on sm_90, by the size of the cluster and how the matrix lies in it.
+CLUSTERED = [(230, 256, None), (227, 300, 0.6), (130, 520, None), pytest.param(30, 2100, 0.6, marks=pytest.mark.slow)]
+CLUSTERED_IDS = ["4 blocks, in registers", "8 blocks, the last a small one", "8 blocks, several tiles", "two panels"]
 
 
 def problem(n, m, dtype, seed=0, batch=2):
@@ -26,6 +31,25 @@ def near(got, expected, tolerance):
     for x, y in zip(got, expected, strict=True):
         y = y.double()
         torch.testing.assert_close(x.double(), y, rtol=tolerance, atol=tolerance * y.nan_to_num(0, 0, 0).abs().max().item())
+
+
+@pytest.fixture
+def hopper(backend, request):
+    """Where a shape fits in a cluster, it gets one."""
+    if backend == "triton":
+        pytest.skip("has no clusters")
+    if backend == "emulated":
+        library = emulated.register(request.config.getoption("sanitize"))
+        library.transphere_emulator_architecture(90)
+        yield
+        library.transphere_emulator_architecture(80)
+    else:
+        yield
+
+
+@pytest.mark.parametrize("n, m, mass", CLUSTERED, ids=CLUSTERED_IDS)
+def test_clusters(n, m, mass, backend, hopper):
+    test_forms(n, m, mass, backend)
 
 
 @pytest.mark.parametrize("mass", [None, 0.6])
@@ -60,6 +84,18 @@ def test_potentials_far_beyond_the_range_of_scalings(mass, backend, dtype):
     got, expected = op("sinkhorn", backend)(*arguments), torch.ops.transphere.sinkhorn_reference(*arguments)
     near(got[:1], expected[:1], 2e-4 if dtype == torch.float32 else 2e-5)
     assert torch.equal(got[6], expected[6])
+
+
+@pytest.mark.parametrize("kind, eps, most, dtype", [("1.0", 0.02, 60, torch.float64), ("1.5", 0.03, 90, torch.float32)])
+def test_near_permutations_take_few_iterations(kind, eps, most, dtype, backend):
+    """Plain updates take more than 3000, and 675."""
+    if backend == "triton":
+        pytest.skip("has plain updates alone")
+    cost = embeddings(kind, 64).to(torch.get_default_device(), dtype)[None]
+    w = torch.full((1, 64), 1 / 64, dtype=dtype, device=cost.device)
+    plan, *_, error, iterations, converged = op("sinkhorn", backend)(cost, w, w, None, None, None, eps, 200, 1e-6)
+    assert converged.all() and iterations <= most
+    assert (plan.double().sum(-1) - 1 / 64).abs().sum() + (plan.double().sum(-2) - 1 / 64).abs().sum() < 1.2e-6
 
 
 def test_a_start_beyond_all_range(backend):

@@ -7,6 +7,7 @@ import torch
 
 import transphere as ts
 from transphere import _library
+from transphere.ops.sliced_wasserstein import MAX_FUSED  # the kernels have the number for themselves
 
 
 def sets(B, n, P, dtype, seed=0):
@@ -24,7 +25,7 @@ def apart(u, v, backend):
     return _library.op("circular_wasserstein", backend, u)(angle(u), angle(v), None, None)[0]
 
 
-SHAPES = [(0, 3, 2), (2, 3, 0), (1, 1, 1), (2, 4, 3), (3, 5, 7), (2, 16, 9), (5, 13, 1), (1, 31, 9), (2, 64, 3), (1, 128, 5)]
+SHAPES = [(0, 3, 2), (2, 3, 0), (1, 1, 1), (2, 4, 3), (3, 5, 7), (2, 16, 9), (5, 13, 1), (1, 31, 9), (2, 64, 3), (1, MAX_FUSED, 5)]
 
 
 @pytest.mark.parametrize("B, n, P", SHAPES)
@@ -94,7 +95,7 @@ def test_non_contiguous(backend):
     assert all(torch.equal(x, y) for x, y in zip(joined(*strided, backend), joined(u, v, backend), strict=True))
 
 
-@pytest.mark.parametrize("n", [128, 129])
+@pytest.mark.parametrize("n", [MAX_FUSED, MAX_FUSED + 1])
 def test_the_public_function_on_both_sides_of_the_limit(n, backend, size, unit):
     n = size(n, n)
     x, y, frames = unit(n, 3), unit(n, 3, seed=1), ts.great_circles(2, 3, dtype=torch.float64).to(torch.get_default_device())
@@ -104,8 +105,8 @@ def test_the_public_function_on_both_sides_of_the_limit(n, backend, size, unit):
 
 def test_refusals():
     for backend in ("cpu", "triton"):
-        with pytest.raises(RuntimeError, match="between 1 and 128 points a set"):
-            joined(torch.ones(1, 129, 2), torch.ones(1, 129, 2), backend)
+        with pytest.raises(RuntimeError, match=f"between 1 and {MAX_FUSED} points a set"):
+            joined(torch.ones(1, MAX_FUSED + 1, 2), torch.ones(1, MAX_FUSED + 1, 2), backend)
         with pytest.raises(RuntimeError, match="one shape"):
             joined(torch.ones(1, 3, 2), torch.ones(1, 4, 2), backend)
 

@@ -57,7 +57,7 @@ bool iterate(Solver<T>& by, double aim) {
     } else if (state.out_of_range()) {
       state.form_again();
       by.anderson.forget();
-    } else {
+    } else if (state.iterations + 1 < state.q.max_iter) {  // the last iteration starts where one ended, at an error that is known
       by.anderson.extrapolate(state, error);
     }
   }

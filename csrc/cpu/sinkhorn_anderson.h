@@ -15,8 +15,8 @@ class SinkhornAnderson {
   // Another problem, or another K.
   void forget() { held_ = false, pairs_ = 0, newest_ = -1, lowest_ = 0, last_error_ = 0; }
 
-  // Moves v and t on from where an iteration has left them. They stay where the combination before made the error, that before the
-  // iteration, worse, and where iterations are quick by themselves.
+  // Moves v and t on from where an iteration has left them. They stay where the combination before made `error`, that before the
+  // iteration, worse (to go back to where it started is no quicker), and where iterations are quick by themselves.
   void extrapolate(SinkhornState<T>& state, double error);
 
  private:

@@ -64,6 +64,7 @@ void SinkhornNewton<T>::step(SinkhornState<T>& S, double error) {
     }
   }
   for (int64_t j = 0; j < m; ++j) S.v[j] = S.form.cols_on[j];
+  std::fill(S.u.begin(), S.u.end(), T(1));
   S.t = 1;
   patience_ = int64_t(32) << std::min(++failures_, 10);
 }

@@ -2,6 +2,7 @@
 //
 //   return TS_LAUNCH((kernel<T, 4>), grid, block, shared_bytes, stream, arguments...);  // a cudaError_t
 //   return TS_LAUNCH_TOGETHER(...);                                                     // all blocks resident at once, or an error
+//   return TS_LAUNCH_CLUSTERS(size, ...);                                               // so many blocks each (cluster.cuh)
 //   TS_DYNAMIC_SHARED(T, name);                                                         // T* name: the block's dynamic shared memory
 #pragma once
 #include <cuda_runtime.h>
@@ -10,8 +11,9 @@
 #include <cstddef>
 #include <cstdint>
 
-#define TS_LAUNCH(kernel, ...) ::transphere::launch<false>(#kernel, kernel, __VA_ARGS__)
-#define TS_LAUNCH_TOGETHER(kernel, ...) ::transphere::launch<true>(#kernel, kernel, __VA_ARGS__)
+#define TS_LAUNCH(kernel, ...) ::transphere::launch({false, 0}, #kernel, kernel, __VA_ARGS__)
+#define TS_LAUNCH_TOGETHER(kernel, ...) ::transphere::launch({true, 0}, #kernel, kernel, __VA_ARGS__)
+#define TS_LAUNCH_CLUSTERS(size, kernel, ...) ::transphere::launch({false, unsigned(size)}, #kernel, kernel, __VA_ARGS__)
 
 #ifdef __CUDACC__
 // One array of bytes for all types, because a template may not declare it twice with different ones.
@@ -24,25 +26,70 @@
 
 namespace transphere {
 
-template <bool Together, typename... P, typename... A>
-cudaError_t launch([[maybe_unused]] const char* name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
-                   [[maybe_unused]] cudaStream_t stream, A... arguments) {
-  if (shared_bytes > 48 << 10) {
-    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
-    if (error != cudaSuccess) return cudaGetLastError(), error;
-  }
+struct Grouping {
+  bool together;
+  unsigned cluster;  // blocks along x, or 0
+};
+
 #ifdef __CUDACC__
-  cudaLaunchAttribute together;
-  together.id = cudaLaunchAttributeCooperative;
-  together.val.cooperative = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = grid, config.blockDim = block, config.dynamicSmemBytes = shared_bytes, config.stream = stream;
-  config.attrs = &together, config.numAttrs = Together;
-  cudaLaunchKernelEx(&config, kernel, static_cast<P>(arguments)...);
+class LaunchConfig {
+ public:
+  LaunchConfig(Grouping how, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream) {
+    config_.gridDim = grid, config_.blockDim = block, config_.dynamicSmemBytes = shared_bytes, config_.stream = stream;
+    config_.attrs = &attribute_, config_.numAttrs = how.together || how.cluster;
+    if (how.cluster) {
+      attribute_.id = cudaLaunchAttributeClusterDimension;
+      attribute_.val.clusterDim.x = how.cluster, attribute_.val.clusterDim.y = attribute_.val.clusterDim.z = 1;
+    } else {
+      attribute_.id = cudaLaunchAttributeCooperative;
+      attribute_.val.cooperative = 1;
+    }
+  }
+  LaunchConfig(const LaunchConfig&) = delete;
+  LaunchConfig& operator=(const LaunchConfig&) = delete;
+  const cudaLaunchConfig_t* get() const { return &config_; }
+
+ private:
+  cudaLaunchAttribute attribute_{};
+  cudaLaunchConfig_t config_{};
+};
+#endif
+
+// What a kernel must be allowed before such a launch.
+template <typename... P>
+cudaError_t allow(Grouping how, void (*kernel)(P...), size_t shared_bytes) {
+  cudaError_t error = cudaSuccess;
+  if (shared_bytes > 48 << 10) error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
+  if (error == cudaSuccess && how.cluster > 8) error = cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+  return error == cudaSuccess ? error : (cudaGetLastError(), error);
+}
+
+template <typename... P, typename... A>
+cudaError_t launch(Grouping how, [[maybe_unused]] const char* name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
+                   [[maybe_unused]] cudaStream_t stream, A... arguments) {
+  if (const cudaError_t error = allow(how, kernel, shared_bytes)) return error;
+#ifdef __CUDACC__
+  const LaunchConfig config(how, grid, block, shared_bytes, stream);
+  cudaLaunchKernelEx(config.get(), kernel, static_cast<P>(arguments)...);
 #else
-  emulator::launch<P...>(name, kernel, grid, block, shared_bytes, Together, static_cast<P>(arguments)...);
+  emulator::launch<P...>(name, kernel, grid, block, shared_bytes, how.together, how.cluster, static_cast<P>(arguments)...);
 #endif
   return cudaGetLastError();
+}
+
+// Whether the current device can hold a cluster of so many blocks, each with so much shared memory.
+template <typename... P>
+bool has_clusters(unsigned size, void (*kernel)(P...), dim3 block, size_t shared_bytes) {
+  int count = 0;
+#ifdef __CUDACC__
+  const LaunchConfig config({false, size}, size, block, shared_bytes, nullptr);
+  const bool can = allow({false, size}, kernel, shared_bytes) == cudaSuccess &&
+                   cudaOccupancyMaxActiveClusters(&count, kernel, config.get()) == cudaSuccess;
+#else
+  const bool can = allow({false, size}, kernel, shared_bytes) == cudaSuccess &&
+                   emulator::active_clusters(&count, reinterpret_cast<const void*>(kernel), size, block.x * block.y) == cudaSuccess;
+#endif
+  return can ? count > 0 : (cudaGetLastError(), false);
 }
 
 // Blocks for a loop that strides over n items by the whole grid.

@@ -1,7 +1,7 @@
 // A team's gradient of one problem: the system of csrc/sinkhorn.h with lam eliminated, by conjugate gradients with its diagonal as the
 // preconditioner, in double whatever the plan's type. The matrix is the plan itself: a product is one pass over it.
 #pragma once
-#include "cuda/sinkhorn_team.cuh"
+#include "cuda/sinkhorn_pass.cuh"
 #include "sinkhorn.h"
 
 namespace transphere {
@@ -23,12 +23,12 @@ struct GradientVectors {
   __device__ double* res() const { return c() + 4 * m; }                    // (m)  residual
 };
 
-template <typename T, bool Many>
+template <typename T, Span S>
 class Adjoint {
  public:
-  __device__ Adjoint(const SinkhornGradients<T>& q, int64_t problem, Team<Many>& team, const Field<double, Many>& field, const GradientVectors& s,
-                     const Parts<double>& parts, Scratch<double, Many>* scratch)
-      : q(q), n(int(q.n)), m(int(q.m)), problem(problem), team(team), field(field), s(s), parts(parts), scratch(scratch) {}
+  __device__ Adjoint(const SinkhornGradients<T>& q, int64_t problem, Team<S>& team, const Field<double, S>& field,
+                     const GradientVectors& s, const Parts<double, S>& parts, Scratch<double, S>* scratch)
+      : q(q), n(int(q.n)), m(int(q.m)), problem(problem), team(team), field(field), s(s), parts(parts), pass(field, scratch) {}
 
   __device__ void run() {
     system();
@@ -41,18 +41,19 @@ class Adjoint {
   const SinkhornGradients<T>& q;
   const int n, m;
   const int64_t problem;
-  Team<Many>& team;
-  const Field<double, Many>& field;
+  Team<S>& team;
+  const Field<double, S>& field;
   const GradientVectors& s;
-  const Parts<double>& parts;
-  Scratch<double, Many>* const scratch;
+  const Parts<double, S>& parts;
+  Pass<T, double, S> pass;
   bool balanced = true, neither = false;
   double total = 0, rho = 0, right_rho = 0, d_rho = 1;
 
   __device__ const T* plan() const { return q.plan + problem * n * m; }
   __device__ double P(int i, int j) const { return plan()[i * m + j]; }
   __device__ double H(int i, int j) const { return q.grad_log_plan[problem * n * m + i * m + j]; }
-  __device__ int first_row() const { return field.begin + warp_rank(); }  // a warp a row
+  __device__ int first_row() const { return field.begin + warp_rank(); }                    // a warp a row
+  __device__ int first_column() const { return field.left + int(threadIdx.x); }  // a thread a column
 
   // Sums of entry(i, j) down the columns, then use(j, sum).
   template <typename Entry, typename Use>
@@ -64,7 +65,7 @@ class Adjoint {
     }
     parts.publish(team, field, Sum());
     team.sync();
-    for (int j = team.first(); j < m; j += team.stride()) use(j, parts.collect(j, m, Sum()));
+    for (int j = first_column(); j < field.right; j += blockDim.x) use(j, parts.collect(j, m, Sum()));
     team.sync();
   }
 
@@ -115,33 +116,34 @@ class Adjoint {
          [&](int j, double sum) { excess += s.res()[j] = s.c()[j] > 0 ? sum : 0; });
     if (!balanced) return;
     excess = team.sum(excess) / total;  // 0 but for rounding, which the constant in the system's kernel would multiply
-    for (int j = team.first(); j < m; j += team.stride()) s.res()[j] -= excess * s.c()[j];
+    for (int j = first_column(); j < field.right; j += blockDim.x) s.res()[j] -= excess * s.c()[j];
   }
 
   __device__ void solve() {
     constexpr double tolerance = sizeof(T) == 4 ? 1e-9 : 1e-13;
     double res_rho = right_rho, p_rho = 0, z2 = 0;
     const auto of_rho = [&](double x) { return neither ? x : 0.0; };
-    for (int j = team.first(); j < m; j += team.stride()) {
+    for (int j = first_column(); j < field.right; j += blockDim.x) {
       const double z = s.res()[j] / s.d()[j];
       s.x()[j] = 0;
-      s.p()[j] = z;
+      team.put(&s.p()[j], z);
       z2 += s.res()[j] * z;
     }
     z2 = team.sum(z2) + of_rho(res_rho * res_rho / d_rho);
     if (neither) p_rho = res_rho / d_rho;
     const double enough = tolerance * tolerance * z2;
+    pass.take(plan() + field.begin * m);
     const int most = 4 * (n < m ? n : m) + 100;
     for (int step = 0; step < most && z2 > enough; ++step) {
       double rows_rho = 0, cols_rho = 0, curvature = 0;
-      pass(field, plan(), s.p(), s.w(), parts.own, scratch, [&](int i, double dot, bool once) {
+      pass.run(s.p(), s.w(), parts.own, [&](int i, double dot, bool once) {
         const double w = s.over_r()[i] * (dot + s.r()[i] * p_rho);
         if (once) rows_rho += s.r()[i] * w;
         return w;
       });
       parts.publish(team, field, Sum());
       rows_rho = team.sum(rows_rho);
-      for (int j = team.first(); j < m; j += team.stride()) {
+      for (int j = first_column(); j < field.right; j += blockDim.x) {
         const double c = s.c()[j], p = s.p()[j], sum = parts.collect(j, m, Sum());
         const double product = c > 0 ? c * ((1 + kTiny) * p + p_rho) - sum : 0;
         parts.all[j] = product;
@@ -157,7 +159,7 @@ class Adjoint {
       if (!(curvature > 0)) break;
       const double along = z2 / curvature;
       double next = 0;
-      for (int j = team.first(); j < m; j += team.stride()) {
+      for (int j = first_column(); j < field.right; j += blockDim.x) {
         s.x()[j] += along * s.p()[j];
         s.res()[j] -= along * parts.all[j];
         next += s.res()[j] * s.res()[j] / s.d()[j];
@@ -167,16 +169,18 @@ class Adjoint {
       next = team.sum(next) + of_rho(res_rho * res_rho / d_rho);
       const double back = next / z2;
       z2 = next;
-      for (int j = team.first(); j < m; j += team.stride()) s.p()[j] = s.res()[j] / s.d()[j] + back * s.p()[j];
+      for (int j = first_column(); j < field.right; j += blockDim.x) team.put(&s.p()[j], s.res()[j] / s.d()[j] + back * s.p()[j]);
       p_rho = of_rho(res_rho / d_rho + back * p_rho);
       team.sync();
     }
+    double shift = 0;
     if (balanced) {  // the solution with c'mu = 0
-      double shift = 0;
-      for (int j = team.first(); j < m; j += team.stride()) shift += s.c()[j] * s.x()[j];
+      for (int j = first_column(); j < field.right; j += blockDim.x) shift += s.c()[j] * s.x()[j];
       shift = team.sum(shift) / total;
-      for (int j = team.first(); j < m; j += team.stride())
-        if (s.c()[j] > 0) s.x()[j] -= shift;
+    }
+    for (int j = first_column(); j < field.right; j += blockDim.x) {
+      const double x = s.x()[j];
+      team.put(&s.x()[j], s.c()[j] > 0 ? x - shift : x);
     }
     team.sync();
   }
@@ -192,8 +196,8 @@ class Adjoint {
         grad_cost[i * m + j] = T((P(i, j) * (lam + s.x()[j] + rho) - H(i, j)) * per_eps);
       if (lane_rank() == 0) q.grad_a[problem * n + i] = T(lam);
     }
-    for (int j = team.first(); j < m; j += team.stride()) q.grad_b[problem * m + j] = T(s.x()[j]);
-    if (team.first() == 0) q.grad_mass[problem] = T(rho);
+    for (int j = first_column(); j < field.right; j += blockDim.x) q.grad_b[problem * m + j] = T(s.x()[j]);
+    if (team.leads()) q.grad_mass[problem] = T(rho);
     team.sync();  // all vectors have been read
   }
 };
@@ -207,10 +211,12 @@ struct Differentiate {
   static constexpr bool kMatrixOnChip = false;
   SinkhornGradients<T> q;
 
-  template <bool Many>
-  __device__ void run(int64_t problem, Team<Many>& team, const Field<double, Many>& field, const Vectors& s, const Parts<double>& parts, T*,
-                      Scratch<double, Many>* scratch) const {
-    Adjoint<T, Many>(q, problem, team, field, s, parts, scratch).run();
+  static __host__ __device__ int64_t history_bytes(int64_t) { return 0; }
+
+  template <Span S>
+  __device__ void run(int64_t problem, Team<S>& team, const Field<double, S>& field, const Vectors& s, const Parts<double, S>& parts, T*,
+                      double*, Scratch<double, S>* scratch) const {
+    Adjoint<T, S>(q, problem, team, field, s, parts, scratch).run();
   }
 };
 

@@ -2,8 +2,10 @@
 
 #include <map>
 #include <mutex>
+#include <set>
 #include <utility>
 
+#include "emulator/group.h"
 #include "emulator/meeting.h"
 #include "emulator/scheduler.h"
 
@@ -69,15 +71,23 @@ void Scheduler::note(cudaError_t error, const char* text_) {
   message_ += "block " + name(blockIdx) + " of " + launch_->name;
 }
 
+const DynamicShared* Scheduler::faulting(const void* address) const {
+  if (shared_->faults_at(address)) return shared_.get();
+  for (const Resting& block : group_)
+    if (block.shared->faults_at(address)) return block.shared.get();
+  return nullptr;
+}
+
 Context* Scheduler::on_fault(int signal, const void* address) {
   if (!running()) return nullptr;
   if (signal == SIGFPE)
     note(cudaErrorLaunchFailure, "integer division by zero");
   else if (running_->stack->overflowed_at(address))
     note(cudaErrorLaunchFailure, "the stack of a thread is full");
-  else if (shared_->faults_at(address))
-    note(cudaErrorIllegalAddress, text("access outside dynamic shared memory, at byte %td of %zu",
-                                       static_cast<const char*>(address) - shared_->data(), shared_->bytes()).c_str());
+  else if (const DynamicShared* shared = faulting(address))
+    note(cudaErrorIllegalAddress,
+         text("access outside dynamic shared memory%s, at byte %td of %zu", shared == shared_.get() ? "" : " of another block",
+              static_cast<const char*>(address) - shared->data(), shared->bytes()).c_str());
   else
     note(cudaErrorIllegalAddress, text("illegal or misaligned memory access, address %p", address).c_str());
   return &main_;
@@ -85,8 +95,12 @@ Context* Scheduler::on_fault(int signal, const void* address) {
 
 void Scheduler::access(const void* address, size_t bytes, bool write, bool atomic, const void* code) {
   if (!running() || running_->stack->holds(address)) return;
-  const bool shared = static_shared_.holds(address) || Range{shared_->data(), shared_->bytes()}.holds(address);
-  const auto* other = races_.access(rank(), uintptr_t(address), bytes, write, atomic, shared, code);
+  const bool dynamic = Range{shared_->data(), shared_->bytes()}.holds(address);
+  const int mapped = dynamic ? -1 : owner_of(address);
+  const bool shared = dynamic || mapped >= 0 || static_shared_.holds(address);
+  if (mapped >= 0) check_mapped(mapped, code);
+  const uint64_t owner = !shared ? 0 : launch_->cluster && (dynamic || mapped >= 0) ? races_.cluster.first() : races_.block();
+  const auto* other = races_.access(rank(), uintptr_t(address), bytes, write, atomic, owner, code);
   if (!other || !check_races) return;
   const std::string them = other->block == races_.block() ? "thread " + name(threads_[other->thread].index) : "a thread of another block";
   const char *this_is = write ? "write" : "read", *that_is = other->write ? "write" : "read";
@@ -114,8 +128,8 @@ void Scheduler::start_block(uint3 index) {
 
 void Scheduler::run_block() {
   rests_ = false;
-  while (!error_ && !ready_.empty() && !(rests_ && launch_->together)) resume(threads_[ready_.take(random_)]);
-  if (error_ || !ready_.empty()) return;
+  while (!error_ && !ready_.empty() && !(rests_ && (launch_->together || launch_->cluster))) resume(threads_[ready_.take(random_)]);
+  if (error_ || !ready_.empty() || waits_for_cluster()) return;
   if (exited_ < count_) note(cudaErrorLaunchFailure, stuck().c_str());
   if (!error_ && !shared_->intact())
     note(cudaErrorIllegalAddress, text("a write beside the %zu bytes of dynamic shared memory", shared_->bytes()).c_str());
@@ -132,29 +146,39 @@ void Scheduler::exchange(Resting& block) {
   races_.exchange(block.races);
 }
 
-void Scheduler::run_together(const BlockOrder& order, uint64_t blocks) {
-  std::vector<Resting> resting(blocks);
+void Scheduler::run_group(const std::vector<uint64_t>& blocks, bool last_first) {
+  group_.resize(blocks.size());
   std::vector<uint64_t> left;
-  for (uint64_t i = 0; i < blocks; ++i) {
-    Resting& block = resting[i];
+  for (uint64_t i = 0; i < blocks.size(); ++i) {
+    Resting& block = group_[i];
     block.threads.resize(size_t(count_));
-    block.shared = std::make_unique<DynamicShared>(launch_->shared_bytes);
+    if (!block.shared) block.shared = std::make_unique<DynamicShared>(launch_->shared_bytes);
     block.statics.resize(static_shared_.bytes);
     exchange(block);
-    start_block(index_of(order[i]));
+    start_block(index_of(blocks[i]));
+    if (launch_->cluster && i == 0) races_.cluster.start(int(blocks.size()), count_, races_.block());
     exchange(block);
-    left.push_back(i);
+    left.push_back(last_first ? blocks.size() - 1 - i : i);
   }
   while (!left.empty() && !error_) {
-    const size_t turn = ordered() ? 0 : random_.below(left.size());
-    const uint64_t next = left[turn];
-    exchange(resting[next]);
+    const size_t at = ordered() ? 0 : random_.below(left.size());
+    turn_ = left[at];
+    exchange(group_[turn_]);
+    wake();
     run_block();
-    const bool over = ready_.empty();
-    exchange(resting[next]);
-    left.erase(left.begin() + ptrdiff_t(turn));
-    if (!over) left.push_back(next);
+    const bool over = exited_ == count_;
+    if (launch_->cluster && !error_) {
+      if (over) end_in_cluster();
+      const auto can = [&](uint64_t i) { return i == turn_ ? !ready_.empty() : can_go(group_[i], int(i)); };
+      if (!over && std::none_of(left.begin(), left.end(), can)) note(cudaErrorLaunchFailure, stuck_in_cluster().c_str());
+    }
+    exchange(group_[turn_]);
+    left.erase(left.begin() + ptrdiff_t(at));
+    if (!over) left.push_back(turn_);
   }
+  for (Resting& block : group_)
+    for (Thread& thread : block.threads)
+      if (thread.stack) stacks_.push_back(std::move(thread.stack));
 }
 
 uint3 Scheduler::index_of(uint64_t block) const {
@@ -175,13 +199,20 @@ cudaError_t Scheduler::run(const Launch& launch, uint64_t seed, std::string& mes
   shared_ = std::make_unique<DynamicShared>(launch.shared_bytes);
   static_shared_ = static_shared();
   races_.start_grid();
+  group_.clear();
   {
     FaultGuard guard([](int signal, const void* address) { return instance().on_fault(signal, address); });
     const uint64_t blocks = uint64_t(launch.grid.x) * launch.grid.y * launch.grid.z;
     const BlockOrder order(blocks, seed, random_);
-    if (launch.together)
-      run_together(order, blocks);
-    else
+    if (launch.together || launch.cluster) {
+      const uint64_t size = launch.cluster ? launch.cluster : blocks;
+      const BlockOrder groups(blocks / size, seed, random_);
+      std::vector<uint64_t> group(size);
+      for (uint64_t i = 0; i < blocks / size && !error_; ++i) {
+        for (uint64_t k = 0; k < size; ++k) group[k] = launch.cluster ? groups[i] * size + k : order[k];
+        run_group(group, launch.cluster && seed == 1);
+      }
+    } else
       for (uint64_t i = 0; i < blocks && !error_; ++i) {
         start_block(index_of(order[i]));
         run_block();
@@ -201,6 +232,11 @@ int meet_block(Operation operation, int predicate, Site site) { return Scheduler
 uint64_t meet_warp(Operation operation, unsigned mask, uint64_t value, int source, Site site) {
   return Scheduler::instance().meet_warp(operation, mask, value, source, site);
 }
+void arrive_at_cluster(Site site) { Scheduler::instance().arrive_at_cluster(site); }
+void wait_for_cluster(Site site) { Scheduler::instance().wait_for_cluster(site); }
+unsigned cluster_rank() { return Scheduler::instance().cluster_rank(); }
+unsigned cluster_size() { return Scheduler::instance().cluster_size(); }
+void* map_shared(const void* address, unsigned rank, Site site) { return Scheduler::instance().map_shared(address, rank, site); }
 int lane() { return Scheduler::instance().rank() % 32; }
 void yield() { Scheduler::instance().wait(Thread::ready, true); }
 void rest() { Scheduler::instance().rest(); }
@@ -232,6 +268,7 @@ std::mutex mutex;  // launches of all OS threads, one after another
 uint64_t order_seed = 2;
 int architecture = 80;
 std::map<const void*, size_t> allowed;
+std::set<const void*> allowed_clusters;  // of more than 8
 cudaError_t last_error = cudaSuccess, described_error = cudaSuccess;
 std::string description, shown;
 
@@ -245,6 +282,12 @@ cudaError_t check(const Launch& launch) {
   if (launch.together && blocks > resident)
     return record(cudaErrorCooperativeLaunchTooLarge, "%s: %ju blocks together, not up to %ju", launch.name, uintmax_t(blocks),
                   uintmax_t(resident));
+  if (launch.cluster) {
+    const bool beyond = allowed_clusters.count(launch.kernel) > 0;
+    if (architecture < 90 || launch.cluster > (beyond ? 16 : 8) || g.x % launch.cluster || launch.together)
+      return record(cudaErrorInvalidClusterSize, "%s: clusters of %u in a grid of %u blocks; sm_%d has %s", launch.name, launch.cluster,
+                    g.x, architecture, architecture < 90 ? "none" : beyond ? "up to 16" : "up to 8, or 16 of a kernel that allows it");
+  }
   const auto found = allowed.find(launch.kernel);
   const size_t limit = found == allowed.end() ? kSharedDefault : std::max(kSharedDefault, found->second);
   if (launch.shared_bytes > limit)
@@ -280,13 +323,24 @@ cudaError_t allow_shared(const void* kernel, int bytes) {
   return cudaSuccess;
 }
 
+cudaError_t allow_large_clusters(const void* kernel) {
+  allowed_clusters.insert(kernel);
+  return cudaSuccess;
+}
+
+cudaError_t active_clusters(int* count, const void* kernel, unsigned size, unsigned threads) {
+  const bool can = architecture >= 90 && size <= (allowed_clusters.count(kernel) ? 16 : 8);
+  *count = can ? int(kMultiprocessors * std::max(1u, 2048 / threads) / size) : 0;
+  return can ? cudaSuccess : record(cudaErrorInvalidClusterSize, "clusters of %u on sm_%d", size, architecture);
+}
+
 }  // namespace transphere::emulator
 
 using namespace transphere::emulator;
 
 #define TS_EXPORT extern "C" __attribute__((visibility("default")))
 TS_EXPORT void transphere_emulator_seed(uint64_t seed) { order_seed = seed; }              // 0: ascending order, 1: descending, else random
-TS_EXPORT void transphere_emulator_architecture(int sm) { architecture = sm; }              // 80 or 90: how much shared memory there is
+TS_EXPORT void transphere_emulator_architecture(int sm) { architecture = sm; }              // 80 or 90: shared memory, clusters
 TS_EXPORT void transphere_emulator_races(int check) { check_races = check != 0; }          // whether a race that is found is an error
 TS_EXPORT const char* transphere_emulator_message() { return description.c_str(); }        // the latest error's
 
@@ -304,6 +358,7 @@ const char* cudaGetErrorName(cudaError_t error) {
     case cudaErrorAssert: return "cudaErrorAssert";
     case cudaErrorLaunchFailure: return "cudaErrorLaunchFailure";
     case cudaErrorCooperativeLaunchTooLarge: return "cudaErrorCooperativeLaunchTooLarge";
+    case cudaErrorInvalidClusterSize: return "cudaErrorInvalidClusterSize";
   }
   return "unrecognized error code";
 }

@@ -3,14 +3,17 @@
 //   g++ -std=c++17 -x c++ -include emulator/emulator.h -Icsrc -Icsrc/emulator/include kernel.cu
 //
 // The threads of a block are fibers of one OS thread, which run until they exit or reach a barrier, a warp primitive or an atomic; who
-// goes on is drawn from a seed (0: ascending, 1: descending). Blocks run one after another, those of a cooperative launch in turns, from
-// one __nanosleep to the next; launches in program order. What CUDA leaves
-// undefined ends in an error, or in garbage that differs with the seed:
+// goes on is drawn from a seed (0: ascending, 1: descending). Blocks run one after another; those of a cooperative launch or of a
+// cluster in turns, from one __nanosleep or barrier of the cluster to the next; launches in program order. What CUDA leaves undefined
+// ends in an error, or in garbage that differs with the seed:
 //   - a barrier or warp primitive that its threads do not reach together; a mask without the caller, or with a lane that has exited;
-//   - a race (races.h), in files compiled with -fsanitize=thread;
+//   - a barrier of a cluster that one of its threads does not reach, arrives at twice, or waits for without having arrived;
+//   - a race (races.h), in files compiled with -fsanitize=thread; in these also an access to another block's shared memory that no barrier
+//     of the cluster parts from that block's beginning and end;
 //   - a fault: outside dynamic shared memory, through a bad pointer, a full stack, an integer division by zero;
 //   - shared memory that was not written in this block, and a shuffle from a lane outside the mask.
-// Stricter than CUDA: threads that exited count as missing at a barrier and in a mask, and __activemask() is the calling lane alone.
+// Stricter than CUDA: threads that exited count as missing at a barrier and in a mask, __activemask() is the calling lane alone, and only
+// dynamic shared memory can be mapped to another block of a cluster.
 // A thread that waits for another one of its block by reading memory, not by an atomic, never ends here.
 //
 // The launch returns an error code; cudaGetErrorString gives the whole message for the latest error.

@@ -11,7 +11,8 @@ struct Launch {
   const void* kernel;
   dim3 grid, block;
   size_t shared_bytes;
-  bool together;  // all blocks take turns, and may wait for each other
+  bool together;     // all blocks take turns, and may wait for each other
+  unsigned cluster;  // so many of x do, if not 0
   void (*call)(const void* arguments);  // one thread's run
   const void* arguments;
 };
@@ -19,13 +20,14 @@ struct Launch {
 cudaError_t run(const Launch& launch);
 
 template <typename... P>
-cudaError_t launch(const char* name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, bool together, P... arguments) {
+cudaError_t launch(const char* name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, bool together, unsigned cluster,
+                   P... arguments) {
   const auto bound = std::make_pair(kernel, std::tuple<P...>(arguments...));
   const auto call = [](const void* pointer) {
     const auto& [function, values] = *static_cast<decltype(&bound)>(pointer);
     std::apply(function, values);
   };
-  return run({name, reinterpret_cast<const void*>(kernel), grid, block, shared_bytes, together, call, &bound});
+  return run({name, reinterpret_cast<const void*>(kernel), grid, block, shared_bytes, together, cluster, call, &bound});
 }
 
 }  // namespace transphere::emulator

@@ -2,8 +2,8 @@
 //
 // Kernels compiled with -fsanitize=thread (but linked without its runtime) report every access to memory here. Two accesses of different
 // threads to one byte, one of them a write and not both atomic, must be ordered: by a barrier of the block between them, by __syncwarp for
-// lanes of one warp, or by atomics on one address; shuffles and votes order nothing. Between blocks there is no order, and a grid that uses
-// atomics is not judged there.
+// lanes of one warp, by atomics on one address, or by a barrier of the cluster; shuffles and votes order nothing. Between blocks of
+// different clusters there is no order. In global memory a grid that uses atomics is not judged between blocks.
 //
 // Two readers are remembered for a word, and an atomic is taken to have seen all that came before the last one on its address: a race may
 // be missed, none is made up.
@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "emulator/cluster.h"
 #include "emulator/text.h"
 
 namespace transphere::emulator {
@@ -33,11 +34,14 @@ class Races {
     const void* code = nullptr;
   };
 
+  Cluster cluster;  // of the running block
+
   void start_grid() {
     words_.clear();
     released_.clear();
     atomics_ = false;
     block_ = blocks_ = 0;
+    cluster.clear();
   }
   // What is of one block alone; blocks that take turns are exchanged.
   struct Block {
@@ -58,6 +62,7 @@ class Races {
     warps_.assign(size_t(threads), {});
   }
   uint64_t block() const { return block_; }
+  uint64_t tick() { return ++clock_; }
   void barrier() { barrier_ = ++clock_; }
   void warp_barrier(int first, unsigned mask) {
     std::array<uint64_t, 32> seen{};
@@ -71,8 +76,9 @@ class Races {
       if (mask >> i & 1) warps_[first + i] = seen;
   }
 
-  // The earlier access that this one races with, or nullptr. Shared memory is another one in each block.
-  const Access* access(int thread, uintptr_t address, size_t size, bool write, bool atomic, bool shared, const void* code) {
+  // The earlier access that this one races with, or nullptr. `owner` is 0 for global memory; for shared memory the block, or the first
+  // block of the cluster, that has it: to another one it is another memory.
+  const Access* access(int thread, uintptr_t address, size_t size, bool write, bool atomic, uint64_t owner, const void* code) {
     ++clock_;
     if (atomic) {
       atomics_ = true;
@@ -84,11 +90,11 @@ class Races {
       const uintptr_t begin = std::max(address, 4 * word), end = std::min(address + size, 4 * word + 4);
       const Access now{block_, clock_, thread, uint8_t(((1u << (end - begin)) - 1) << (begin - 4 * word)), write, atomic, code};
       Word& cell = words_[word];
-      if (shared && cell.block != block_) cell = {};
-      cell.block = block_;
+      if (owner && cell.owner != owner) cell = {};
+      cell.owner = owner;
       for (const Access* before : {&cell.write, &cell.reads[0], &cell.reads[1]})
         if (before->thread >= 0 && (write || before->write) && (before->bytes & now.bytes) && !(atomic && before->atomic) &&
-            !ordered(*before, now)) {
+            !ordered(*before, now, owner != 0)) {
           found_ = *before;
           return &found_;
         }
@@ -118,12 +124,13 @@ class Races {
 
  private:
   struct Word {
-    uint64_t block = 0;
+    uint64_t owner = 0;
     Access write, reads[2];
   };
 
-  bool ordered(const Access& before, const Access& now) const {
-    if (before.block != now.block) return atomics_;
+  bool ordered(const Access& before, const Access& now, bool shared) const {
+    if (cluster.holds(before.block) && cluster.ordered(before.block, before.thread, before.time, now.block, now.thread)) return true;
+    if (before.block != now.block) return shared ? before.time < acquired_[now.thread] : atomics_;
     if (before.thread == now.thread || before.time < barrier_ || before.time < acquired_[now.thread]) return true;
     return before.thread / 32 == now.thread / 32 && before.time < warps_[now.thread][before.thread % 32];
   }

@@ -15,9 +15,14 @@ enum cudaError_t {
   cudaErrorIllegalAddress = 700,
   cudaErrorAssert = 710,
   cudaErrorLaunchFailure = 719,
-  cudaErrorCooperativeLaunchTooLarge = 720
+  cudaErrorCooperativeLaunchTooLarge = 720,
+  cudaErrorInvalidClusterSize = 912
 };
-enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8, cudaFuncAttributePreferredSharedMemoryCarveout = 9 };
+enum cudaFuncAttribute {
+  cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
+  cudaFuncAttributePreferredSharedMemoryCarveout = 9,
+  cudaFuncAttributeNonPortableClusterSizeAllowed = 14
+};
 enum cudaDeviceAttr {
   cudaDevAttrMultiProcessorCount = 16,
   cudaDevAttrMaxSharedMemoryPerBlock = 8,
@@ -42,12 +47,16 @@ constexpr size_t kSharedDefault = 48 << 10;  // dynamic shared memory without cu
 constexpr int kMultiprocessors = 4;
 size_t shared_limit();  // with it: sm_80's 163 KiB or sm_90's 227 KiB
 cudaError_t allow_shared(const void* kernel, int bytes);
+cudaError_t allow_large_clusters(const void* kernel);
+cudaError_t active_clusters(int* count, const void* kernel, unsigned size, unsigned threads);
 [[gnu::format(printf, 2, 3)]] cudaError_t record(cudaError_t error, const char* format, ...);
 
 }  // namespace transphere::emulator
 
 template <typename F>
 cudaError_t cudaFuncSetAttribute(F* kernel, cudaFuncAttribute attribute, int value) {
+  if (attribute == cudaFuncAttributeNonPortableClusterSizeAllowed && value)
+    return transphere::emulator::allow_large_clusters(reinterpret_cast<const void*>(kernel));
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
   return transphere::emulator::allow_shared(reinterpret_cast<const void*>(kernel), value);
 }

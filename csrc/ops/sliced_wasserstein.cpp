@@ -11,7 +11,8 @@ void check(const char* op, const Tensor& u, const Tensor& v) {
   STD_TORCH_CHECK(u.dim() == 3 && v.dim() == 3 && u.size(0) == v.size(0) && u.size(1) == v.size(1) && u.size(2) == v.size(2) && u.size(2) % 2 == 0,
                   op, ": expected u and v of one shape (B, n, 2P)");
   STD_TORCH_CHECK(u.scalar_type() == v.scalar_type(), op, ": expected u and v of one dtype");
-  STD_TORCH_CHECK(u.size(1) > 0 && u.size(1) <= kSlicedPoints, op, ": expected between 1 and 128 points a set");
+  STD_TORCH_CHECK(u.size(1) > 0 && u.size(1) <= kSlicedPoints, op, ": expected between 1 and ", kSlicedPoints,
+                  " points a set");
 }
 
 template <typename On>

@@ -42,9 +42,10 @@ def sinkhorn(
 ) -> SinkhornResult:
     r"""Entropic optimal transport: :math:`\min_P\langle P,C\rangle+\varepsilon\sum P(\log P-1)` over :math:`P\ge0, P1=a, P'1=b`.
 
-    :math:`P_{ij}=e^{(f_i+g_j-C_{ij})/\varepsilon}` with potentials f, g found by Sinkhorn's iteration (Cuturi 2013), Newton's method on the
-    dual where that is slow. Gradients are those of the solution (implicit function theorem), whatever the iterations were: of `value`
-    they are P, f and g; of `plan` one linear system in P, see docs/mathematics.md.
+    :math:`P_{ij}=e^{(f_i+g_j-C_{ij})/\varepsilon}` with f and g found by Sinkhorn's iteration (Cuturi 2013), which Anderson's method
+    accelerates in C++ and CUDA, and on a CPU by Newton's on the dual where that is slow too. Gradients are those of the solution (implicit
+    function theorem), whatever the iterations were: of `value` they are P, f and g; of `plan` one linear system in P, as
+    docs/mathematics.md has it.
 
     Args:
         cost: C, (..., n, m), n, m >= 1, in the unit of `eps`. Batch dimensions broadcast with those of the weights. inf forbids a pair.

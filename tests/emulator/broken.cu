@@ -1,6 +1,7 @@
 // Kernels that are wrong, each in one way that must be found. On a GPU some of them hang: nobody runs them there.
 #include <cstdint>
 
+#include "cuda/cluster.cuh"
 #include "cuda/launch.cuh"
 
 #define ENTRY extern "C" __attribute__((visibility("default"))) int
@@ -149,6 +150,36 @@ __global__ void trap_kernel(int n) {
 
 __global__ void nothing_kernel() {}
 
+// In clusters of two blocks, each with 4 bytes of shared memory for each of its threads. What is wrong in the kernel of a number:
+enum Wrong { nothing, block_leaves_out_a_barrier, warp_leaves_out_a_barrier, no_barrier_between, no_barrier_before, no_barrier_after,
+             written_after_arriving, read_before_waiting, arrives_twice, waits_first, rank_too_high, address_not_shared };
+__global__ void cluster_kernel(int* out, int wrong, int at) {
+#if TS_CLUSTERS
+  TS_DYNAMIC_SHARED(int, values);
+  const int i = int(threadIdx.x), me = transphere::cluster_rank(), other = 1 - me;
+  values[i] = 0;
+  if (wrong == block_leaves_out_a_barrier && me == 1) return;
+  if (wrong == warp_leaves_out_a_barrier && me == 1 && i >= 32) return;
+  if (wrong == waits_first) __cluster_barrier_wait();
+  if (wrong != no_barrier_before) transphere::cluster_sync();
+  if (wrong == rank_too_high) values[i] = *transphere::in_block(2, values);
+  if (wrong == address_not_shared) values[i] = *transphere::in_block(other, out);
+  transphere::in_block(other, values)[i + at] = 1 + me;
+  if (wrong == no_barrier_between) {
+    __syncthreads();
+  } else {
+    __cluster_barrier_arrive();
+    if (wrong == written_after_arriving) transphere::in_block(other, values)[i] = 5;
+    if (wrong == arrives_twice) __cluster_barrier_arrive();
+    if (wrong == read_before_waiting) out[me * 64 + i] = values[i];
+    __cluster_barrier_wait();
+  }
+  out[me * 64 + i] = values[i] + *transphere::in_block(other, values + i);
+  if (wrong != no_barrier_after) transphere::cluster_sync();
+#endif
+}
+__global__ void cluster_barrier_kernel() { transphere::cluster_sync(); }
+
 }  // namespace
 
 ENTRY barrier_after_exit() { return TS_LAUNCH(barrier_after_exit_kernel, 1, 64, 0, nullptr); }
@@ -178,4 +209,7 @@ ENTRY trap(int n) { return TS_LAUNCH(trap_kernel, 2, 64, 0, nullptr, n); }
 ENTRY dimensions(int gx, int gy, int gz, int bx, int by, int bz, int shared_bytes) {
   return TS_LAUNCH(nothing_kernel, dim3(gx, gy, gz), dim3(bx, by, bz), shared_bytes, nullptr);
 }
+ENTRY cluster(int* out, int wrong, int at) { return TS_LAUNCH_CLUSTERS(2, cluster_kernel, 2, 64, 64 * 4, nullptr, out, wrong, at); }
+ENTRY cluster_barrier_in_no_cluster() { return TS_LAUNCH(cluster_barrier_kernel, 2, 32, 0, nullptr); }
+ENTRY clusters(int size, int blocks) { return TS_LAUNCH_CLUSTERS(size, nothing_kernel, blocks, 32, 0, nullptr); }
 ENTRY last_error() { return cudaGetLastError(); }

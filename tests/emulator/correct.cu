@@ -1,6 +1,7 @@
 // Kernels that are right, one or two for each thing the emulator has.
 #include <cstdint>
 
+#include "cuda/cluster.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/warp.cuh"
 #include "philox.h"
@@ -175,6 +176,31 @@ __global__ void rotate_kernel(const int* x, int* out, int rounds) {
   out[threadIdx.x] = v;
 }
 
+// Values go round the blocks of a cluster, `rounds` blocks on, while each thread works between arriving and waiting; then the lowest block
+// counts all of its cluster's values.
+__global__ void cluster_kernel(const int* x, int* out, int* totals, int rounds) {
+#if TS_CLUSTERS
+  TS_DYNAMIC_SHARED(int, values);
+  const int i = int(threadIdx.x), n = int(blockDim.x), rank = transphere::cluster_rank(), size = transphere::cluster_size();
+  int* const total = values + 2 * n;
+  int v = x[blockIdx.x * n + i], work = 0;
+  if (i == 0) *total = 0;
+  transphere::cluster_sync();
+  for (int round = 0; round < rounds; ++round) {
+    int* const to = values + round % 2 * n;
+    transphere::in_block((rank + 1) % size, to)[i] = v;
+    __cluster_barrier_arrive();
+    work += round;
+    __cluster_barrier_wait();
+    v = to[i];
+  }
+  atomicAdd(transphere::in_block(0, total), v);
+  transphere::cluster_sync();
+  out[blockIdx.x * n + i] = v + work - rounds * (rounds - 1) / 2;
+  if (i == 0 && rank == 0) totals[blockIdx.x / size] = *total;
+#endif
+}
+
 // Half of the warps leave; the others still work, warp by warp.
 __global__ void odd_warps_kernel(const float* x, float* out) {
   if (threadIdx.x / 32 % 2 == 0) return;
@@ -246,6 +272,9 @@ ENTRY indices(int* out, int gx, int gy, int gz, int bx, int by, int bz) {
   return TS_LAUNCH(indices_kernel, dim3(gx, gy, gz), dim3(bx, by, bz), 0, nullptr, out);
 }
 ENTRY rotate(const int* x, int* out, int rounds) { return TS_LAUNCH(rotate_kernel, 1, 128, 0, nullptr, x, out, rounds); }
+ENTRY clusters(const int* x, int* out, int* totals, int size, int count, int rounds) {
+  return TS_LAUNCH_CLUSTERS(size, cluster_kernel, size * count, 40, 81 * sizeof(int), nullptr, x, out, totals, rounds);
+}
 ENTRY odd_warps(const float* x, float* out) { return TS_LAUNCH(odd_warps_kernel, 1, 256, 0, nullptr, x, out); }
 ENTRY copy(const float4* x, float4* out, int n) { return TS_LAUNCH(copy_kernel, 2, 32, 0, nullptr, x, out, n); }
 ENTRY scalars(const unsigned* x, unsigned* out, float* reals) { return TS_LAUNCH(scalars_kernel, 1, 32, 0, nullptr, x, out, reals); }

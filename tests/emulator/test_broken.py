@@ -10,7 +10,7 @@ import pytest
 from emulated import ROOT, SEEDS, build, load, sanitizer_environment
 
 SOURCE = ROOT / "tests" / "emulator" / "broken.cu"
-INVALID, CONFIGURATION, ADDRESS, ASSERT, LAUNCH = 1, 9, 700, 710, 719
+INVALID, CONFIGURATION, ADDRESS, ASSERT, LAUNCH, CLUSTER_SIZE = 1, 9, 700, 710, 719, 912
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -116,6 +116,56 @@ RACES = {
 def test_races_are_found_in_any_order(call, name, seed):
     error, text = call(name, np.arange(128, dtype=np.int32), out(), seed=seed)
     assert error == LAUNCH and re.search(RACES[name], text) and len(re.findall(r"broken\.cu:\d+", text)) == 2, text
+
+
+@pytest.fixture
+def hopper(library):
+    library.transphere_emulator_architecture(90)
+    yield
+    library.transphere_emulator_architecture(80)
+
+
+CLUSTERS = {  # in the order of the kernel's numbers
+    "nothing": None,
+    "block_leaves_out_a_barrier": r"64 .* wait at a barrier of the cluster \(.*cluster.cuh.*\), while block \(1, 0, 0\) .* has exited",
+    "warp_leaves_out_a_barrier": r"32 .* wait at a barrier of the cluster .*32 .*exited|64 .* wait at a barrier of the cluster",
+    "no_barrier_between": r"race: .* of 4 bytes of shared memory .* unordered with a (read|write) by a thread of another block",
+    "no_barrier_before": r"access to the shared memory of block \([01], 0, 0\) at .*broken.cu:\d+, which may not have started",
+    "no_barrier_after": r"the block ends, .*, with no barrier of the cluster after an access by block|access to .* which has exited",
+    "written_after_arriving": r"race: .* of 4 bytes of shared memory .* unordered with a (read|write) by a thread of another block",
+    "read_before_waiting": r"race: .* of 4 bytes of shared memory .* unordered with a (read|write) by a thread of another block",
+    "arrives_twice": "arrives at a barrier of the cluster again without having waited",
+    "waits_first": "waits for a barrier of the cluster without having arrived",
+    "rank_too_high": "rank 2 in a cluster of 2",
+    "address_not_shared": "a mapped address is none of this block's dynamic shared memory",
+}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("wrong", CLUSTERS)
+def test_clusters(call, hopper, wrong, seed):
+    result = out()
+    error, text = call("cluster", result, list(CLUSTERS).index(wrong), 0, seed=seed)
+    if CLUSTERS[wrong] is None:
+        assert (error, text) == (0, "") and (result == 3).all()
+    else:
+        assert error in (LAUNCH, INVALID, ADDRESS) and re.search(CLUSTERS[wrong], text) and "of cluster_kernel" in text, text
+
+
+@pytest.mark.parametrize("at", [64, -2000, 5000])
+def test_outside_the_shared_memory_of_another_block(call, hopper, at):
+    error, text = call("cluster", out(), 0, at)
+    assert error == ADDRESS and "outside dynamic shared memory of another block" in text
+
+
+def test_clusters_that_cannot_be(call, library):
+    assert call("clusters", 2, 4)[0] == CLUSTER_SIZE  # on sm_80
+    error, text = call("cluster_barrier_in_no_cluster")
+    assert error == LAUNCH and "in a launch without clusters" in text
+    library.transphere_emulator_architecture(90)
+    for size, blocks, error in [(2, 4, 0), (8, 8, 0), (16, 32, 0), (17, 17, CLUSTER_SIZE), (2, 3, CLUSTER_SIZE)]:
+        assert call("clusters", size, blocks)[0] == error
+    library.transphere_emulator_architecture(80)
 
 
 @pytest.fixture

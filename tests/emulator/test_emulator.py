@@ -167,6 +167,15 @@ def test_syncwarp(run, random):
     assert (run("rotate", x, np.zeros_like(x), 5)[1] == np.roll(x, -5, 1)).all()
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 8, 16])
+def test_clusters(run, library, random, size):
+    library.transphere_emulator_architecture(90)
+    x = random.integers(0, 100, (3, size, 40)).astype(np.int32)
+    _, out, totals = run("clusters", x, np.zeros_like(x), np.zeros(3, np.int32), size, 3, 5)
+    library.transphere_emulator_architecture(80)
+    assert (out == np.roll(x, 5, 1)).all() and (totals == x.sum((1, 2))).all()
+
+
 def test_warps_that_leave_early(run, random):
     x = random.integers(0, 9, 256).astype(np.float32)
     assert (run("odd_warps", x, np.zeros(4, np.float32))[1] == x.reshape(8, 32)[1::2].sum(1)).all()

@@ -19,7 +19,7 @@ from transphere.training.data.manifest import Manifest
 from transphere.training.distributed import World
 from transphere.training.errors import LostProcess, UserError
 from transphere.training.processes import launch
-from transphere.training.run import fit
+from transphere.training.run import fit, open_run
 from transphere.training.seeding import derive
 from transphere.training.trainer import Trainer
 
@@ -214,3 +214,9 @@ def test_encoders_that_are_trained(tmp_path, capsys):
     spread = [*words, "--set", "run.shard=true", "--set", "optim.ema=0"]
     assert main(["check", "grads", *spread, "--nproc", "2"]) == 0
     assert main(["check", "resume", *spread, "--nproc", "2"]) == 0
+    for name, more in (("spread", spread), ("whole", [*words, "--set", "optim.ema=0"])):
+        done = torchrun("fit", *more, "--out", str(tmp_path / name), "--set", "optim.epochs=2", "--set", "run.device=cpu")
+        assert done.returncode == 0, done.stderr
+    one, two = (open_run(tmp_path / name).model.state_dict() for name in ("spread", "whole"))
+    for name, x in one.items():  # gradients are added up in another order
+        torch.testing.assert_close(x, two[name], rtol=1e-2, atol=1e-3, msg=name)

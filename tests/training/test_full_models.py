@@ -88,12 +88,12 @@ def test_every_full_model_is_measured(name):
 
 @pytest.mark.parametrize("name", ["ismir2024-full", "mmcosine-full"])
 def test_what_a_model_keeps_is_counted(name):
-    """Of two items twice what one keeps, of frozen encoders nothing; operations of frozen encoders go forward alone."""
+    """Of frozen encoders nothing is kept, and no operations go backward but those of the heads."""
     made = plan(reduced(name, "optim.batch_size=8"), recipe=name, gpus=2)
     for part in made.parts.values():
         frozen = name == "ismir2024-full"
         assert (part.kept < 4 * 8 * (part.parameters + 100)) if frozen else part.kept > 4 * part.parameters
-        assert 0 < part.backward < part.forward if frozen else part.backward > 1.5 * part.forward
+        assert 0 < part.backward < part.forward if frozen else part.backward >= part.forward
     memory = made.memory()
     assert memory["moments of the optimiser"] == (1 if name == "mmcosine-full" else 2) * memory["gradients"]
     assert memory["the loss, whole batch"] > 0

@@ -1,7 +1,7 @@
 """Pictures: reading, resizing, and the augmentation of the papers.
 
-No library's: torchvision, kornia and the like draw from a global generator, while an item's numbers here are a function of its key; and on a
-GPU, for batches of one size, nothing is left to win, since mirroring and erasing are a thousandth of reading (docs/encoders.md).
+Not by a library: torchvision and kornia draw from a global generator, while an item's numbers here are a function of its key. On a
+GPU, for batches of one size, nothing is left to win: mirroring and erasing are a thousandth of reading (docs/encoders.md).
 """
 
 from __future__ import annotations
