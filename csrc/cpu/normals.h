@@ -20,7 +20,7 @@ inline void normal_pair(uint32_t radius_word, uint32_t angle_word, double& g0, d
 }
 
 // The same to rounding in fewer steps: the scale of the logarithm's argument is in its exponent, the factor -2 in the coefficients, and the
-// angle, a multiple of half turns and a rest in [-1/4, 1/4] turns, is taken apart in integers. Relative error of each below 4e-7.
+// angle, a multiple of half turns and a rest in [-1/4, 1/4] turns, is taken apart in integers. Errors below 4e-7 of the radius; never 0.
 inline void normal_pair(uint32_t radius_word, uint32_t angle_word, float& g0, float& g1) {
   const int32_t shifted = int32_t(bits_of(float(int32_t(0x1000000u - (radius_word >> 8))))) - 0x4B3504F3;  // 2^24 sqrt(1/2)
   const float exponent = float(shifted >> 23), f = float_of(uint32_t(shifted & 0x007FFFFF) + 0x3F3504F3u) - 1.0f;
@@ -37,10 +37,11 @@ inline void normal_pair(uint32_t radius_word, uint32_t angle_word, float& g0, fl
   const float radius2 = p * f - exponent * 1.38629436f;
   const float radius = std::sqrt(radius2 > kLeastRadius2 ? radius2 : kLeastRadius2);
 
-  const float signed_radius = float_of(bits_of(radius) ^ ((angle_word + 0x40000000u) & 0x80000000u));  // - after an odd number of half turns
+  // Minus after an odd number of half turns.
+  const float signed_radius = float_of(bits_of(radius) ^ ((angle_word + 0x40000000u) & 0x80000000u));
   const uint32_t middle = (angle_word & 0xFFFFFF00u) | 0x80u;
   const float r = float(int32_t(middle << 1)) * 1.16415321826934814e-10f, t = r * r;
-  float s = 39.5388686f, c = -56.1060227f;  // sin(2 pi r) / r, and cos(2 pi r) / (1/16 - r^2), which is never 0
+  float s = 39.5388686f, c = -56.1060227f;  // sin(2 pi r) / r and cos(2 pi r) / (1/16 - r^2)
   s = s * t - 76.5501077f;
   s = s * t + 81.6010209f;
   s = s * t - 41.3416554f;
@@ -48,12 +49,12 @@ inline void normal_pair(uint32_t radius_word, uint32_t angle_word, float& g0, fl
   c = c * t + 81.7181819f;
   c = c * t - 59.8266636f;
   c = c * t + 15.9999991f;
-  g0 = (0.0625f - r * r) * signed_radius * c;
+  g0 = (0.25f - r) * (0.25f + r) * signed_radius * c;
   g1 = r * signed_radius * s;
 }
 
-// Standard normals of the `count` samples from `first` on: plane t (stride) holds, sample by sample, the coordinates [t q, (t + 1) q). Up to
-// kPhiloxBatch - 1 numbers beyond the last are written.
+// Standard normals of the `count` samples from `first` on: plane t (stride) holds, sample by sample, the coordinates [t q, (t + 1) q).
+// Up to kPhiloxBatch - 1 numbers beyond the last are written.
 template <typename T>
 inline void normals(PhiloxKey key, uint64_t first, int64_t count, int64_t q, T* planes, int64_t stride) {
   constexpr int kChunk = 4 * kPhiloxBatch;

@@ -11,7 +11,7 @@ namespace {
 
 using Kernel = void(PhiloxKey key, uint32_t* c, int64_t stride, int64_t count);
 
-#define LEVEL __attribute__((target("arch=x86-64-v4"))) void philox_v4
+#define LEVEL __attribute__((target("avx512f"))) void philox_v4
 #define LANES 16
 #define VECTORS 2
 #define EVEN(a, b) ((V)_mm512_mul_epu32((__m512i)(a), (__m512i)(b)))
@@ -23,7 +23,7 @@ using Kernel = void(PhiloxKey key, uint32_t* c, int64_t stride, int64_t count);
 #undef EVEN
 #undef ODD
 
-#define LEVEL __attribute__((target("arch=x86-64-v3"))) void philox_v3
+#define LEVEL __attribute__((target("avx2"))) void philox_v3
 #define LANES 8
 #define VECTORS 1
 #define EVEN(a, b) ((V)_mm256_mul_epu32((__m256i)(a), (__m256i)(b)))

@@ -66,14 +66,23 @@ class Group {
   T w[kGroup], v[kGroup], head[kGroup], along[kGroup], across[kGroup];  // z = along mu + across g, but for z0 = head
 
   explicit Group(int64_t d_)
-      : d(d_), stride_(whole_lanes(size * q) + kPhiloxBatch), planes_(4 * stride_), rows_((size + 1) * width + 2 * kLanes), mu_(width) {}
+      : d(d_), stride_(whole_lanes(size * q) + kPhiloxBatch), planes_(4 * stride_), rows_(whole_ ? 0 : (size + 1) * width + 2 * kLanes),
+        mu_(width) {}
 
-  T* g(int64_t i) { return rows_.data() + i * width; }  // g(i)[0] is 0, as is what lies beyond d
+  // f(g, offset, count): the runs of whole vectors that make draw i's g. The first number is 0, as is what lies beyond d.
+  template <typename F>
+  inline void for_runs(int64_t i, F&& f) {
+    if (whole_) {
+      for (int t = 0; t < 4; ++t) f(planes_.data() + t * stride_ + i * q, t * q, q);
+    } else {
+      f(rows_.data() + i * width, int64_t(0), width);
+    }
+  }
 
   inline void draw(PhiloxKey key, int64_t offset, const T* mus, const T* kappa, int64_t L, int64_t first, int64_t count) {
     normals(key, uint64_t(offset + first), count, q, planes_.data(), stride_);
-    for (int64_t i = 0; i < count; ++i) {
-      T* row = g(i);
+    for (int64_t i = 0; i < count && !whole_; ++i) {
+      T* row = rows_.data() + i * width;
       for (int t = 0; t < 4; ++t)  // whole vectors: what runs over is overwritten by the next
         for (int64_t j = 0; j < q; j += kLanes)
           TS_SIMD
@@ -88,19 +97,22 @@ class Group {
       at_mu_[i] = infinite(k) ? 1 : 0;
       kappa_[i] = infinite(k) ? 0 : k;
       mu0_[i] = mus[law[i] * d];
-      T* row = g(i);
-      g0_[i] = row[0];
-      row[0] = 0;
+      T& g0 = whole_ ? planes_[i * q] : rows_[i * width];
+      g0_[i] = g0;
+      g0 = 0;
     }
     for (int64_t i = 0; i < count; ++i) {
-      const T *row = g(i), *m = mu_of(mus, law[i]);
+      const T* mu = mu_of(mus, law[i]);
       alignas(64) T square[kLanes] = {}, product[kLanes] = {};
-      for (int64_t j = 0; j < width; j += kLanes)
-        TS_SIMD
-        for (int l = 0; l < kLanes; ++l) {
-          square[l] += row[j + l] * row[j + l];
-          product[l] += row[j + l] * m[j + l];
-        }
+      for_runs(i, [&](const T* g, int64_t offset, int64_t numbers) {
+        const T* m = mu + offset;
+        for (int64_t j = 0; j < numbers; j += kLanes)
+          TS_SIMD
+          for (int l = 0; l < kLanes; ++l) {
+            square[l] += g[j + l] * g[j + l];
+            product[l] += g[j + l] * m[j + l];
+          }
+      });
       rest2_[i] = sum_lanes(square);
       dot_[i] = sum_lanes(product);
     }
@@ -127,6 +139,7 @@ class Group {
   }
 
  private:
+  const bool whole_ = d % (4 * kLanes) == 0;  // planes need not be gathered to rows
   int64_t stride_, held_ = -1;
   std::vector<T> planes_, rows_, mu_;
   T g0_[kGroup], mu0_[kGroup], rest2_[kGroup], dot_[kGroup], at_mu_[kGroup];
@@ -173,15 +186,20 @@ inline void sample_range(const T* mu, const T* kappa, PhiloxKey key, int64_t off
     std::copy(group.w, group.w + count, w + first);
     std::copy(group.v, group.v + count, v + first);
     for (int64_t i = 0; i < count; ++i) {
-      const T *m = group.mu_of(mu, group.law[i]), *g = group.g(i);
+      const T* law_mu = group.mu_of(mu, group.law[i]);
       const T along = group.along[i], across = group.across[i];
       Z* z = z_ + (first + i) * d;
       if ((end - first - i) * d >= group.width) {  // what runs over is overwritten by the next draw
-        for (int64_t j = 0; j < group.width; j += kLanes)
-          TS_SIMD
-          for (int l = 0; l < kLanes; ++l) narrow(along * m[j + l] + across * g[j + l], z[j + l]);
+        group.for_runs(i, [&](const T* g, int64_t offset, int64_t numbers) {
+          const T* m = law_mu + offset;
+          for (int64_t j = 0; j < numbers; j += kLanes)
+            TS_SIMD
+            for (int l = 0; l < kLanes; ++l) narrow(along * m[j + l] + across * g[j + l], z[offset + j + l]);
+        });
       } else {
-        for (int64_t j = 0; j < d; ++j) narrow(along * m[j] + across * g[j], z[j]);
+        group.for_runs(i, [&](const T* g, int64_t, int64_t) {  // one, of rows
+          for (int64_t j = 0; j < d; ++j) narrow(along * law_mu[j] + across * g[j], z[j]);
+        });
       }
       narrow(group.head[i], z[0]);
     }
