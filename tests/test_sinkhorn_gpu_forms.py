@@ -8,7 +8,8 @@ from transport import embeddings
 
 pytestmark = pytest.mark.parametrize("backend", [b for b in BACKENDS if b not in ("reference", "cpu")], indirect=True)
 # Whether cost fits in the emulated device's shared memory, and how many blocks and panels it takes.
-SHAPES = {"one warp": (5, 3), "warps side by side": (40, 260), "not on chip": (220, 220), "several blocks": (300, 300), "two panels": (11, 4200)}
+SHAPES = {"one warp": (5, 3), "warps side by side": (40, 260),
+          "not on chip": (220, 220), "several blocks": (300, 300), "two panels": (11, 4200)}
 ONE_MASS = {"several blocks": [0.6], "two panels": [None]}
 FORMS = [pytest.param(*shape, mass, id=f"{name}-{mass}") for name, shape in SHAPES.items() for mass in ONE_MASS.get(name, [None, 0.6])]
 # The same on sm_90, by the size of the cluster and how the matrix lies in it.
