@@ -261,6 +261,13 @@ def test_infinite_concentrations(unit):
     law = ts.VonMisesFisher(unit(3), math.inf)
     assert torch.equal(law.sample((2,)), law.loc.expand(2, 3)) and torch.equal(law.mean, law.loc)
     assert law.entropy() == -math.inf and (law.variance == 0).all()
+    k, other = torch.tensor(2.0, dtype=torch.float64, requires_grad=True), ts.VonMisesFisher(-law.loc, math.inf)
+    wide, power = ts.VonMisesFisher(law.loc, k), ts.PowerSpherical(law.loc, k)
+    assert law.log_prob(law.loc) == math.inf and law.log_prob(-law.loc) == -math.inf
+    assert kl_divergence(law, law) == 0 and all(kl_divergence(p, law) == math.inf for p in (other, wide, power))
+    both = kl_divergence(wide, ts.VonMisesFisher(law.loc, torch.tensor([3.0, math.inf], dtype=torch.float64)))
+    both[0].backward()
+    assert both[1] == math.inf and k.grad.isfinite()
     with pytest.raises(ValueError, match=r"FiniteNonnegative\(\)"):
         ts.PowerSpherical(unit(3), math.inf)
 

@@ -1,5 +1,7 @@
 """The Power Spherical distribution."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, register_kl
@@ -151,7 +153,9 @@ def _kl_uniform_power(p: HypersphericalUniform, q: PowerSpherical) -> Tensor:
 def _kl_power_vmf(p: PowerSpherical, q: VonMisesFisher) -> Tensor:
     check_one_dimension(p, q)
     kappa, b = p._kappa_and_half()
-    k = q.concentration.double()
+    point = q.concentration.isinf()
+    k = torch.where(point, 0.0, q.concentration.double())
     # 1 - E mu_q.z
     miss = 2 * b / (2 * b + kappa) + kappa / (2 * b + kappa) * 0.5 * (p.loc - q.loc).double().square().sum(-1)
-    return (p._kl_uniform() + vmf_cgf(k, q.dim) - k + k * miss).to(torch.promote_types(p.loc.dtype, q.loc.dtype))
+    kl = torch.where(point, math.inf, p._kl_uniform() + vmf_cgf(k, q.dim) - k + k * miss)
+    return kl.to(torch.promote_types(p.loc.dtype, q.loc.dtype))

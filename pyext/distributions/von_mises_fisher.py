@@ -53,7 +53,10 @@ class VonMisesFisher(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        return vmf_log_normalizer(self.concentration, self.dim) + self.concentration * (self.loc * value).sum(-1)
+        point = self.concentration.isinf()
+        k = torch.where(point, 0.0, self.concentration)
+        finite = vmf_log_normalizer(k, self.dim) + k * (self.loc * value).sum(-1)
+        return torch.where(point, torch.where((value == self.loc).all(-1), math.inf, -math.inf), finite)
 
     def entropy(self) -> Tensor:
         return vmf_entropy(self.concentration, self.dim)
@@ -89,9 +92,11 @@ class VonMisesFisher(Distribution):
 @register_kl(VonMisesFisher, VonMisesFisher)
 def _kl_vmf_vmf(p: VonMisesFisher, q: VonMisesFisher) -> Tensor:
     check_one_dimension(p, q)
-    kp, kq = p.concentration.double(), q.concentration.double()
+    kp, point = p.concentration.double(), q.concentration.isinf()
+    kq = torch.where(point, 0.0, q.concentration.double())
     A, apart = vmf_mean_resultant(kp, p.dim), (p.loc - q.loc).double().square().sum(-1) / 2  # 1 - mu_p.mu_q
     kl = vmf_kl_uniform(kp, p.dim) + vmf_cgf(kq, p.dim) + kq * (A * apart - A)
+    kl = torch.where(point, torch.where(kp.isinf() & (apart == 0), 0.0, math.inf), kl)
     return kl.to(torch.promote_types(p.loc.dtype, q.loc.dtype))
 
 
