@@ -1,4 +1,4 @@
-"""Each form of the GPU kernels of sinkhorn: matrices on chip and not, one block, a cluster and a grid, panels, the log domain."""
+"""Each form of the GPU kernels of sinkhorn: matrices on chip and not, one block, a cluster, a grid, panels of columns, the log domain."""
 
 import emulated
 import pytest
@@ -8,8 +8,8 @@ from transport import embeddings
 
 pytestmark = pytest.mark.parametrize("backend", [b for b in BACKENDS if b not in ("reference", "cpu")], indirect=True)
 # Whether cost fits in the emulated device's shared memory, and how many blocks and panels it takes.
-SHAPES = {"one warp": (5, 3), "warps side by side": (40, 260),
-          "not on chip": (220, 220), "several blocks": (300, 300), "two panels": (11, 4200)}
+SHAPES = {"one warp": (5, 3), "warps side by side": (40, 260), "not on chip": (220, 220)}
+SHAPES |= {"several blocks": (300, 300), "two panels": (11, 4200)}
 ONE_MASS = {"several blocks": [0.6], "two panels": [None]}
 FORMS = [pytest.param(*shape, mass, id=f"{name}-{mass}") for name, shape in SHAPES.items() for mass in ONE_MASS.get(name, [None, 0.6])]
 # The same on sm_90, by the size of the cluster and how the matrix lies in it.
@@ -60,7 +60,7 @@ def test_forms(n, m, mass, backend):
         n, m = 40, 300  # it has one form: several tiles
     cost, a, b = problem(n, m, torch.float32)
     limit = None if mass is None else torch.full((2,), mass, device=cost.device)
-    eps = 0.5 if mass else 0.07  # balanced, enough iterations that updates are mixed
+    eps = 0.5 if mass else 0.02 if min(n, m) > 100 else 0.1  # balanced, enough iterations that updates are mixed
     arguments = cost, a, b, limit, None, None, eps, 60, 1e-6
     plan, f, g, h, error, iterations, converged = op("sinkhorn", backend)(*arguments)
     expected = torch.ops.transphere.sinkhorn_reference(*arguments[:-1], 1e-9)

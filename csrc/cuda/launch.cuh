@@ -77,13 +77,16 @@ cudaError_t launch(Grouping how, [[maybe_unused]] const char* name, void (*kerne
   return cudaGetLastError();
 }
 
-// Whether the current device can hold a cluster of so many blocks, each with so much shared memory.
+// Whether the current device can hold a cluster of so many blocks, each with so much shared memory, and the kernel was built for one: what
+// was built for sm_80 alone runs on later devices, without the bodies that need clusters.
 template <typename... P>
 bool has_clusters(unsigned size, void (*kernel)(P...), dim3 block, size_t shared_bytes) {
   int count = 0;
 #ifdef __CUDACC__
   const LaunchConfig config({false, size}, size, block, shared_bytes, nullptr);
-  const bool can = allow({false, size}, kernel, shared_bytes) == cudaSuccess &&
+  cudaFuncAttributes built;
+  const bool can = cudaFuncGetAttributes(&built, kernel) == cudaSuccess && built.ptxVersion >= 90 &&
+                   allow({false, size}, kernel, shared_bytes) == cudaSuccess &&
                    cudaOccupancyMaxActiveClusters(&count, kernel, config.get()) == cudaSuccess;
 #else
   const bool can = allow({false, size}, kernel, shared_bytes) == cudaSuccess &&

@@ -135,52 +135,6 @@ void Scheduler::run_block() {
     note(cudaErrorIllegalAddress, text("a write beside the %zu bytes of dynamic shared memory", shared_->bytes()).c_str());
 }
 
-void Scheduler::exchange(Resting& block) {
-  std::swap(blockIdx, block.index);
-  std::swap(threads_, block.threads);
-  std::swap(ready_, block.ready);
-  std::swap(waiting_, block.waiting);
-  std::swap(exited_, block.exited);
-  std::swap(shared_, block.shared);
-  std::swap_ranges(block.statics.begin(), block.statics.end(), static_shared_.data);
-  races_.exchange(block.races);
-}
-
-void Scheduler::run_group(const std::vector<uint64_t>& blocks, bool last_first) {
-  group_.resize(blocks.size());
-  std::vector<uint64_t> left;
-  for (uint64_t i = 0; i < blocks.size(); ++i) {
-    Resting& block = group_[i];
-    block.threads.resize(size_t(count_));
-    if (!block.shared) block.shared = std::make_unique<DynamicShared>(launch_->shared_bytes);
-    block.statics.resize(static_shared_.bytes);
-    exchange(block);
-    start_block(index_of(blocks[i]));
-    if (launch_->cluster && i == 0) races_.cluster.start(int(blocks.size()), count_, races_.block());
-    exchange(block);
-    left.push_back(last_first ? blocks.size() - 1 - i : i);
-  }
-  while (!left.empty() && !error_) {
-    const size_t at = ordered() ? 0 : random_.below(left.size());
-    turn_ = left[at];
-    exchange(group_[turn_]);
-    wake();
-    run_block();
-    const bool over = exited_ == count_;
-    if (launch_->cluster && !error_) {
-      if (over) end_in_cluster();
-      const auto can = [&](uint64_t i) { return i == turn_ ? !ready_.empty() : can_go(group_[i], int(i)); };
-      if (!over && std::none_of(left.begin(), left.end(), can)) note(cudaErrorLaunchFailure, stuck_in_cluster().c_str());
-    }
-    exchange(group_[turn_]);
-    left.erase(left.begin() + ptrdiff_t(at));
-    if (!over) left.push_back(turn_);
-  }
-  for (Resting& block : group_)
-    for (Thread& thread : block.threads)
-      if (thread.stack) stacks_.push_back(std::move(thread.stack));
-}
-
 uint3 Scheduler::index_of(uint64_t block) const {
   const uint64_t row = block / launch_->grid.x;
   return {unsigned(block % launch_->grid.x), unsigned(row % launch_->grid.y), unsigned(row / launch_->grid.y)};
