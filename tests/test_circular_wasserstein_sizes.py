@@ -36,15 +36,15 @@ def problems(B, n, m, P, dtype, weighted=False, steps=0):
 
 @pytest.fixture
 def few(backend, monkeypatch):
-    """`few(n, m)`: as many, but a third of what is more than Triton sorts in registers, with the limit lowered: interpreted, a tile of 1024
+    """`few(n, m)`: as many, but a fifth of what is more than Triton sorts in registers, with the limit lowered: interpreted, a tile of 1024
     takes its time."""
     from transphere.kernels import circular_wasserstein as kernel
 
     def of(n, m):
         if backend != "triton" or n + m <= kernel.MOST_SORTED + 1:
             return n, m
-        monkeypatch.setattr(kernel, "MOST_SORTED", 1000)
-        return n // 3, m // 3 or 1
+        monkeypatch.setattr(kernel, "MOST_SORTED", 800)
+        return n // 5, m // 5 or 1
 
     return of
 
