@@ -65,15 +65,16 @@ inline void normals(PhiloxKey key, uint64_t first, int64_t count, int64_t q, T* 
     const int lanes = int(std::min<int64_t>(kChunk, (count * q - begin + kPhiloxBatch - 1) / kPhiloxBatch * kPhiloxBatch));
     alignas(64) uint32_t c[4][kChunk];
     for (int base = 0; base < lanes; base += kLanes) {
+      uint32_t *c0 = c[0] + base, *c1 = c[1] + base, *c2 = c[2] + base, *c3 = c[3] + base;  // under -fwrapv base + l would be scattered
       TS_SIMD
       for (int l = 0; l < kLanes; ++l) {
         const uint32_t at = column + uint32_t(l);
         const uint32_t rows = uint32_t(int32_t((float(int32_t(at)) + 0.5f) * over_q));  // at / q, exact below 2^22
         const uint32_t low = first_low + row + rows;
-        c[0][base + l] = at - rows * q_;
-        c[1][base + l] = kNormalStream;
-        c[2][base + l] = low;
-        c[3][base + l] = first_high + (low < first_low ? 1u : 0u);
+        c0[l] = at - rows * q_;
+        c1[l] = kNormalStream;
+        c2[l] = low;
+        c3[l] = first_high + (low < first_low ? 1u : 0u);
       }
       column += kLanes;
       while (column >= q_) column -= q_, ++row;
