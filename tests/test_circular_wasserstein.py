@@ -182,6 +182,7 @@ def test_bad_input():
         (dict(u_weights=-torch.ones(4)), "weights: expected finite values >= 0, got -1"),
         (dict(u_weights=torch.full((4,), math.inf)), "weights: expected finite values"),
         (dict(v_weights=torch.zeros(4)), "rows with a positive sum, got 0"),
+        (dict(v_weights=torch.full((4,), 3e38)), "rows with a finite sum, got inf"),
         (dict(v_weights=torch.ones(5)), "weights: expected a shape that broadcasts"),
         (dict(u=[0.1]), "u: expected a tensor, got list"),
     ]

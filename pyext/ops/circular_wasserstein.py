@@ -93,7 +93,9 @@ def normalised(function: str, name: str, weights: Tensor | None, points: Tensor)
     if weights is None:
         return points.new_full((1, n), 1 / n).expand(batch_size(batch), n)
     check_values(function, name, weights, lambda w: (w >= 0) & w.isfinite(), "finite values >= 0")
-    check_values(function, name, weights.sum(-1), lambda s: s > 0, "rows with a positive sum")
+    total = weights.sum(-1, dtype=points.dtype)
+    check_values(function, name, total, lambda s: s > 0, "rows with a positive sum")
+    check_values(function, name, total, torch.isfinite, "rows with a finite sum")
     try:
         weights = weights.to(points.dtype).expand(*batch, n)
     except RuntimeError:

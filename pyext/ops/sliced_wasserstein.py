@@ -51,8 +51,8 @@ def sliced_wasserstein_sphere(
         projections: (P, d, 2), planes to use instead of random ones; only their span counts. No gradient flows to them.
         max_grad: bound on the derivative of a point's angle, in turns per unit of length, in the backward pass alone. Default none.
         generator: source of the circles, on the device of x; default torch's own for the device.
-        seed: fixes the circles, the same on every device and for every dtype; they are drawn on the CPU and copied, which a CUDA graph
-            cannot capture.
+        seed: fixes the circles, the same on every device and for every dtype; they are drawn on the CPU and copied, which neither a CUDA
+            graph nor torch.compile(fullgraph=True) can capture: they take `projections`.
         backend: None for the fastest, or "reference", "cpu", "cuda", "triton".
 
     Returns:
