@@ -110,7 +110,8 @@ class BuildExt(BuildExtension):
 
 
 def extension() -> CppExtension:
-    optimise = ["-O0", "-g"] if DEBUG else ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"]
+    # Python's own flags have -fwrapv, under which loops over base + lane become scatters.
+    optimise = ["-O0", "-g"] if DEBUG else ["-O3", "-g0", "-fno-wrapv", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"]
     arguments = dict(include_dirs=[str(CSRC), pybind11.get_include()])
     if CUDA.build:
         include, lib = CUDA.runtime
