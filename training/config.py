@@ -8,27 +8,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import tomllib
-import types
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .config_rules import check
+from .config_values import check_known, convert, parse, toml_of
 from .errors import UserError, near
 
 RECIPES = Path(__file__).parent / "recipes"
-OBJECTIVES = (
-    "contrastive", "sliced", "harnessed", "mc-infonce", "pcmc", "pcmr", "triplet", "entropic-contrastive", "pcme", "mpc",
-    "learning-to-match", "mmcosine", "softmax", "gated", "film",
-)  # fmt: skip
-CLASSIFY = ("mmcosine", "softmax", "gated", "film")
-OPTIMISERS, SCHEDULES, PRECISIONS = ("adamw", "adam", "sgd"), ("constant", "cosine", "step"), ("fp32", "bf16")
-HEADS = ("vmf", "natural", "linear", "residual", "none")
-SAMPLERS = ("released",)
-
-# on any result
+# Keys that change no result:
 WITHOUT_EFFECT = (
     ("data", "manifest"), ("data", "workers"), ("run", "save_every"), ("run", "shard"), ("run", "tensorboard"), ("run", "timeout"),
 )  # fmt: skip
@@ -164,7 +155,7 @@ class Config:
     run: Run = field(default_factory=Run)
 
     def __post_init__(self) -> None:
-        _check(self)
+        check(self)
 
     def replace(self, **sections: dict[str, object]) -> Config:
         """A copy with some keys of some sections changed: config.replace(run={"seed": 1})."""
@@ -200,13 +191,13 @@ def from_dict(values: dict[str, object], where: str) -> Config:
     hints = typing.get_type_hints(Config)
     sections = {}
     for name, table in values.items():
-        _known(name, hints, f"{where}: unknown section")
+        check_known(name, hints, f"{where}: unknown section")
         if not isinstance(table, dict):
             raise UserError(f"{where}: expected [{name}] to be a table, got {table!r}")
         keys = typing.get_type_hints(hints[name])
         for key in table:
-            _known(key, keys, f"{where}: unknown key", f"{name}.")
-        sections[name] = hints[name](**{key: _convert(value, keys[key], f"{where}: {name}.{key}") for key, value in table.items()})
+            check_known(key, keys, f"{where}: unknown key", f"{name}.")
+        sections[name] = hints[name](**{key: convert(value, keys[key], f"{where}: {name}.{key}") for key, value in table.items()})
     return Config(**sections)
 
 
@@ -231,16 +222,9 @@ def to_toml(config: Config) -> str:
     for name, table in dataclasses.asdict(config).items():
         lines.append(f"[{name}]")
         # A JSON string, number, boolean or list of them is TOML too; None is said by leaving the key out.
-        lines += [f"{key} = {_toml(value)}" for key, value in table.items() if value is not None]
+        lines += [f"{key} = {toml_of(value)}" for key, value in table.items() if value is not None]
         lines.append("")
     return "\n".join(lines)
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items() if item is not None) + "}"
-    # DEL is the one control character that JSON leaves as it is and TOML forbids.
-    return json.dumps(value).replace("\x7f", "\\u007f")
 
 
 def _override(values: dict[str, object], text: str) -> None:
@@ -250,16 +234,16 @@ def _override(values: dict[str, object], text: str) -> None:
     if not equals or len(names) < 2 or not all(names):
         raise UserError(f"--set {text}: expected section.key=value, for example --set optim.lr=1e-3")
     hints = typing.get_type_hints(Config)
-    _known(names[0], hints, f"--set {text}: unknown section")
+    check_known(names[0], hints, f"--set {text}: unknown section")
     keys = typing.get_type_hints(hints[names[0]])
-    _known(names[1], keys, f"--set {text}: unknown key", f"{names[0]}.")
+    check_known(names[1], keys, f"--set {text}: unknown key", f"{names[0]}.")
     hint = keys[names[1]]
     inner = typing.get_args(hint)[1] if typing.get_origin(hint) is dict else None
     if inner and len(names) == 3:
         hint = inner
     elif dataclasses.is_dataclass(inner) and len(names) == 4:  # a key of what lies under a name of the table
         keys = typing.get_type_hints(inner)
-        _known(names[3], keys, f"--set {text}: unknown key", ".".join(names[:3]) + ".")
+        check_known(names[3], keys, f"--set {text}: unknown key", ".".join(names[:3]) + ".")
         hint = keys[names[3]]
         table = values.get(names[0], {}).get(names[1], {})
         if isinstance(table.get(names[2]), str):
@@ -272,123 +256,6 @@ def _override(values: dict[str, object], text: str) -> None:
         if not isinstance(table, dict):
             raise UserError(f"--set {text}: the recipe does not hold a table at {name}")
     # The value is checked here rather than with the recipe so that the message names --set.
-    parsed = _parse(raw.strip(), hint)
-    converted = _convert(parsed, hint, f"--set {text}")
+    parsed = parse(raw.strip(), hint)
+    converted = convert(parsed, hint, f"--set {text}")
     table[names[-1]] = parsed if dataclasses.is_dataclass(hint) else converted
-
-
-def _parse(raw: str, hint: object) -> object:
-    if hint is str or str in typing.get_args(hint) and typing.get_origin(hint) in (types.UnionType, typing.Union):
-        return raw.strip("\"'")
-    try:
-        parsed = tomllib.loads(f"value = {raw}")
-    except tomllib.TOMLDecodeError:
-        return raw
-    return parsed["value"] if len(parsed) == 1 else raw
-
-
-def _convert(value: object, hint: object, where: str) -> object:
-    """`value` as the type `hint` says, or a UserError; a number is never a string and a truth value never a number."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        return None if value is None else _convert(value, next(a for a in arguments if a is not type(None)), where)
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    if hint is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if hint is bool and isinstance(value, bool):
-        return value
-    if hint is str and isinstance(value, str):
-        return value
-    if origin is list and isinstance(value, (list, tuple)):
-        return [_convert(item, arguments[0], where) for item in value]
-    if origin is tuple and isinstance(value, (list, tuple)) and len(value) == len(arguments):
-        return tuple(_convert(item, kind, where) for item, kind in zip(value, arguments, strict=True))
-    if dataclasses.is_dataclass(hint) and isinstance(value, str):  # its name alone
-        return hint(value)
-    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
-        keys = typing.get_type_hints(hint)
-        for key in value:
-            _known(key, keys, f"{where}: unknown key")
-        if "name" not in value:
-            raise UserError(f"{where}: expected a name, got {value!r}")
-        return hint(**{key: _convert(item, keys[key], f"{where}.{key}") for key, item in value.items()})
-    if origin is dict and isinstance(value, dict):
-        return {str(key): _convert(item, arguments[1], where) for key, item in value.items()}
-    names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a string"}
-    names |= {list: "a list", dict: "a table", tuple: "a pair of numbers"}
-    raise UserError(f"{where}: expected {names[origin or hint]}, got {value!r}")
-
-
-def _check(config: Config) -> None:
-    data, model, objective, optim, run = config.data, config.model, config.objective, config.optim, config.run
-    low, high = model.kappa
-    rules = [
-        (len(set(data.modalities)) == len(data.modalities), "data.modalities", "each modality once", data.modalities),
-        (len(data.modalities) != 1, "data.modalities", "none (all) or at least two", data.modalities),
-        (data.split_by in ("group", "item"), "data.split_by", "group or item", data.split_by),
-        (data.split_by == "group" or data.split_seed is not None, "data.split_by", "group without a data.split_seed", data.split_by),
-        *((0 <= rate <= 1, f"data.noise.{name}", "0 <= rate <= 1", rate) for name, rate in data.noise.items()),
-        *((0 <= rate < 1, f"data.missing.{name}", "0 <= rate < 1", rate) for name, rate in data.missing.items()),
-        *(rule for name, encoder in model.encoders.items() for rule in _encoder_rules(f"model.encoders.{name}", encoder)),
-        (data.workers is None or 0 <= data.workers <= 256, "data.workers", "0 to 256", data.workers),
-        (model.dim >= 2, "model.dim", "at least 2", model.dim),
-        (model.head != "none" or objective.name in CLASSIFY, "objective.name", f"one of {CLASSIFY} with model.head = none", objective.name),
-        (model.hidden >= 0, "model.hidden", "0 (none) or more", model.hidden),
-        (0 <= model.dropout < 1, "model.dropout", "0 <= dropout < 1", model.dropout),
-        (0 <= low < high, "model.kappa", "0 <= low < high", list(model.kappa)),
-        (objective.sampler in (None, *SAMPLERS), "objective.sampler", f"none (the right law), {', '.join(SAMPLERS)}", objective.sampler),
-        (objective.temperature > 0, "objective.temperature", "a number > 0", objective.temperature),
-        (objective.n_samples >= 1, "objective.n_samples", "at least 1", objective.n_samples),
-        (objective.n_projections >= 1, "objective.n_projections", "at least 1", objective.n_projections),
-        (objective.weight >= 0, "objective.weight", "a number >= 0", objective.weight),
-        (0 < optim.lr <= 1e6, "optim.lr", "0 < lr <= 1e6", optim.lr),
-        (optim.weight_decay >= 0, "optim.weight_decay", "a number >= 0", optim.weight_decay),
-        (optim.clip_norm >= 0, "optim.clip_norm", "a number >= 0", optim.clip_norm),
-        (optim.batch_size >= 2, "optim.batch_size", "at least 2", optim.batch_size),
-        (optim.epochs >= 1, "optim.epochs", "at least 1", optim.epochs),
-        (0 <= optim.momentum < 1, "optim.momentum", "0 <= momentum < 1", optim.momentum),
-        (optim.warmup >= 0, "optim.warmup", "0 (none) or more", optim.warmup),
-        (optim.step_epochs >= 1, "optim.step_epochs", "at least 1", optim.step_epochs),
-        (0 < optim.gamma <= 1, "optim.gamma", "0 < gamma <= 1", optim.gamma),
-        (1 <= optim.accumulate <= optim.batch_size, "optim.accumulate", "1 to optim.batch_size", optim.accumulate),
-        (0 <= optim.ema < 1, "optim.ema", "0 <= ema < 1", optim.ema),
-        (run.eval_every >= 1, "run.eval_every", "at least 1", run.eval_every),
-        (run.patience >= 0, "run.patience", "0 (never) or more", run.patience),
-        (run.eval_samples >= 0, "run.eval_samples", "0 (the mean direction) or more", run.eval_samples),
-        (run.save_every >= 0, "run.save_every", "0 (at validations only) or more", run.save_every),
-        (not run.shard or not optim.ema, "optim.ema", "0 with run.shard: torch cannot copy a model that is spread", optim.ema),
-        (not run.shard or not run.compile, "run.compile", "false with run.shard", run.compile),
-        (run.timeout >= 1, "run.timeout", "at least 1 second", run.timeout),
-    ]
-    for holds, key, expected, value in rules:
-        if not holds:
-            raise UserError(f"{key}: expected {expected}, got {value}")
-    for key, value, known in (
-        ("objective.name", objective.name, OBJECTIVES),
-        ("model.head", model.head, HEADS),
-        ("optim.name", optim.name, OPTIMISERS),
-        ("optim.schedule", optim.schedule, SCHEDULES),
-        ("run.precision", run.precision, PRECISIONS),
-    ):
-        if value not in known:
-            raise UserError(f"{key}: unknown {value!r}; {near(value, known)}")
-
-
-def _encoder_rules(where: str, encoder: Encoder) -> list[tuple[bool, str, str, object]]:
-    return [
-        (encoder.size in ("full", "tiny"), f"{where}.size", "full or tiny", encoder.size),
-        (not encoder.pretrained or encoder.size == "full", f"{where}.size", "full for published weights", encoder.size),
-        (encoder.freeze >= -1, f"{where}.freeze", "-1 (all), 0 (nothing) or a number of layers", encoder.freeze),
-        (encoder.lr is None or 0 < encoder.lr <= 1e6, f"{where}.lr", "0 < lr <= 1e6", encoder.lr),
-        (encoder.dropout is None or 0 <= encoder.dropout < 1, f"{where}.dropout", "0 <= dropout < 1", encoder.dropout),
-        (encoder.seconds is None or 0.1 <= encoder.seconds <= 600, f"{where}.seconds", ".1 to 600", encoder.seconds),
-        (encoder.frames is None or 1 <= encoder.frames <= 256, f"{where}.frames", "1 to 256", encoder.frames),
-        (encoder.width is None or encoder.width >= 1, f"{where}.width", "at least 1", encoder.width),
-        (encoder.classes is None or encoder.classes >= 1, f"{where}.classes", "at least 1", encoder.classes),
-    ]
-
-
-def _known(name: str, known: Iterable[str], complaint: str, prefix: str = "") -> None:
-    if name not in known:
-        raise UserError(f"{complaint} {prefix + name!r}; {near(prefix + name, [prefix + k for k in known])}")

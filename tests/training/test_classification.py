@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from transphere import VonMisesFisher
-from transphere.training import classification, config
+from transphere.training import classification, config, config_rules
 from transphere.training.batch import load_batch
 from transphere.training.classification import Softmax, build_classifier, class_names, evaluate_classes, label_numbers
 from transphere.training.config import load
@@ -105,4 +105,4 @@ def test_what_is_refused(manifest, tiny, tmp_path):
         build_classifier(config.Objective(name="mmcosine", margin=1.0), {"a": 3}, ["x", "y"])
     with pytest.raises(UserError, match="objective: MMCosine: bound: expected one of"):
         build_classifier(config.Objective(name="mmcosine", bound="loose"), {"a": 3}, ["x", "y"])
-    assert set(classification.CLASSIFIERS) <= set(config.OBJECTIVES)
+    assert set(classification.CLASSIFIERS) <= set(config_rules.OBJECTIVES)

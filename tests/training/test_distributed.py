@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from transphere.training import check_grads, check_resume, config
+from transphere.training import check_grads, check_resume, config, config_rules
 from transphere.training.batch import load_features
 from transphere.training.cli import main
 from transphere.training.data.convert import convert
@@ -81,7 +81,7 @@ def test_gradients_are_those_of_one_process(size, gaps, videos, tiny):
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_gradients_of_every_loss(size, gaps, tiny):
-    names = [name for name in config.OBJECTIVES if name not in ("gated", "film")]  # these take two modalities
+    names = [name for name in config_rules.OBJECTIVES if name not in ("gated", "film")]  # these take two modalities
     made = [recipe(gaps, tiny, name, f"optim.accumulate={k}") for name in names for k in (1, 3)]
     for one, result in zip(made, check_grads.compare_all(made, size), strict=True):
         assert result.good, (one.objective.name, one.optim.accumulate, result)

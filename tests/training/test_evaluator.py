@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from transphere import chordal_mean, frechet_mean, vmf_sample
-from transphere.training import config
+from transphere.training import config, config_rules
 from transphere.training.batch import Batch, load_features
 from transphere.training.classification import CLASSIFIERS
 from transphere.training.data.manifest import Item, Manifest
@@ -174,7 +174,7 @@ def test_modality_names_that_torch_cannot_take():
 
 
 def test_objectives():
-    assert set(config.OBJECTIVES) == set(LOSSES) | set(CLASSIFIERS)
+    assert set(config_rules.OBJECTIVES) == set(LOSSES) | set(CLASSIFIERS)
     for name in LOSSES:
         eps = 0.1 if name == "entropic-contrastive" else None
         objective = build_objective(config.Objective(name=name, n_projections=4, n_samples=3, eps=eps), 8)

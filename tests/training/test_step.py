@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from transphere.training import checkpoint, config
+from transphere.training import checkpoint, config, config_rules
 from transphere.training.batch import load_features
 from transphere.training.batchnorm import SyncBatchNorm
 from transphere.training.cli import main
@@ -124,7 +124,7 @@ def test_batchnorm_over_processes(tmp_path):
     torch.testing.assert_close(encoder.eval()(x), twin.eval()(x))
 
 
-@pytest.mark.parametrize("name", config.OPTIMISERS)
+@pytest.mark.parametrize("name", config_rules.OPTIMISERS)
 def test_optimisers_are_torchs(name):
     p = nn.Parameter(torch.ones(3))
     optim = config.Optim(name=name, lr=0.1, weight_decay=0.5, momentum=0.8, schedule="step", step_epochs=1, gamma=0.5)
@@ -142,7 +142,7 @@ def test_optimisers_are_torchs(name):
     assert name != "sgd" or made.param_groups[0]["momentum"] == 0.8
 
 
-@pytest.mark.parametrize("name", config.OPTIMISERS)
+@pytest.mark.parametrize("name", config_rules.OPTIMISERS)
 def test_a_run_with_every_optimiser(name, manifest, tiny, tmp_path):
     more = ("optim.lr=0.1", "optim.clip_norm=5") if name == "sgd" else ("optim.lr=0.01",)
     fit(recipe(manifest, tiny, f"optim.name={name}", *more), tmp_path / "run", progress=False)

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from transphere.training import checkpoint, config, trainer
+from transphere.training import checkpoint, config, config_rules, trainer
 from transphere.training.batch import batches, load_features
 from transphere.training.data.manifest import Manifest
 from transphere.training.distributed import pick_device
@@ -48,7 +48,7 @@ def test_every_recipe_learns(name, manifest, tiny, tmp_path):
     assert last["val_mrr"] > 0.3 and last["loss"] < first["loss"]
 
 
-@pytest.mark.parametrize("name", [name for name in config.OBJECTIVES if name not in ("gated", "film")])  # these take two modalities
+@pytest.mark.parametrize("name", [name for name in config_rules.OBJECTIVES if name not in ("gated", "film")])  # these take two modalities
 def test_every_objective_trains(name, manifest, tiny, tmp_path):
     options = ["objective.eps=0.1"] if name == "entropic-contrastive" else []
     duplicates = {"learning-to-match": "positive", **dict.fromkeys(("sliced", "mmcosine", "softmax"))}.get(name, "ignore")
