@@ -6,7 +6,8 @@ import torch
 from conftest import BACKENDS
 from transport import embeddings
 
-pytestmark = pytest.mark.parametrize("backend", [b for b in BACKENDS if b not in ("reference", "cpu")], indirect=True)
+on_gpus = pytest.mark.parametrize("backend", [b for b in BACKENDS if b not in ("reference", "cpu")], indirect=True)
+in_cuda = pytest.mark.parametrize("backend", [b for b in BACKENDS if b in ("emulated", "cuda")], indirect=True)
 # Whether cost fits in the emulated device's shared memory, and how many blocks and panels it takes.
 SHAPES = {"one warp": (5, 3), "warps side by side": (40, 260), "not on chip": (220, 220)}
 SHAPES |= {"several blocks": (300, 300), "two panels": (11, 4200)}
@@ -38,8 +39,6 @@ def near(got, expected, tolerance):
 @pytest.fixture
 def hopper(backend, request):
     """Where a shape fits in a cluster, it gets one."""
-    if backend == "triton":
-        pytest.skip("has no clusters")
     if backend == "emulated":
         library = emulated.register(request.config.getoption("sanitize"))
         library.transphere_emulator_architecture(90)
@@ -49,11 +48,13 @@ def hopper(backend, request):
         yield
 
 
+@in_cuda
 @pytest.mark.parametrize("n, m, mass", CLUSTERED, ids=CLUSTERED_IDS)
 def test_clusters(n, m, mass, backend, hopper):
     test_forms(n, m, mass, backend)
 
 
+@on_gpus
 @pytest.mark.parametrize("n, m, mass", FORMS)
 def test_forms(n, m, mass, backend):
     if backend == "triton" and n * m > 20000:
@@ -76,6 +77,7 @@ def test_forms(n, m, mass, backend):
     near(op("sinkhorn_backward", backend)(*backward), torch.ops.transphere.sinkhorn_backward_reference(*backward), 1e-4)
 
 
+@on_gpus
 @pytest.mark.parametrize("mass", [None, 0.4])
 def test_potentials_far_beyond_the_range_of_scalings(mass, backend, dtype):
     """Costs of 3 over an eps of .002: scalings of e^1500, which no kernel holds; the log domain does."""
@@ -88,18 +90,16 @@ def test_potentials_far_beyond_the_range_of_scalings(mass, backend, dtype):
     assert torch.equal(got[6], expected[6])
 
 
+@in_cuda
 @pytest.mark.parametrize("kind, eps, most, dtype", [("1.0", 0.02, 60, torch.float64), ("1.5", 0.03, 90, torch.float32)])
 def test_near_permutations_take_few_iterations(kind, eps, most, dtype, backend):
     """Plain updates take more than 3000, and 675."""
-    if backend == "triton":
-        pytest.skip("has plain updates alone")
     cost = embeddings(kind, 64).to(torch.get_default_device(), dtype)[None]
     w = torch.full((1, 64), 1 / 64, dtype=dtype, device=cost.device)
     plan, *_, error, iterations, converged = op("sinkhorn", backend)(cost, w, w, None, None, None, eps, 200, 1e-6)
     assert converged.all() and iterations <= most
     assert (plan.double().sum(-1) - 1 / 64).abs().sum() + (plan.double().sum(-2) - 1 / 64).abs().sum() < 1.2e-6
-
-
+@on_gpus
 def test_a_start_beyond_all_range(backend):
     """Potentials to start from with which exp overflows."""
     cost, a, b = problem(5, 6, torch.float32)
@@ -107,8 +107,7 @@ def test_a_start_beyond_all_range(backend):
     plan, *_, converged = op("sinkhorn", backend)(*arguments)
     assert converged.all()
     near([plan], torch.ops.transphere.sinkhorn_reference(*arguments)[:1], 1e-4)
-
-
+@on_gpus
 def test_all_of_a_row_forbidden(backend):
     cost, a, b = problem(5, 6, torch.float32)
     cost[1, 2] = torch.inf
