@@ -26,6 +26,8 @@ for C, a, b, G, eps, tol in torch.load(f"{path}/problems.pt"):
     grads = [torch.autograd.grad(L, leaves, retain_graph=True) for L in ((r.plan * G).sum(), r.value.sum(), r.transport_cost.sum())]
     out.append(([x.detach() for x in r], grads))
 torch.save(out, f"{path}/{rank}.pt")
+dist.barrier()
+dist.destroy_process_group()  # or gloo's threads may outlive what they use, which ends the process by a signal
 """
 
 

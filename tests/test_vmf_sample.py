@@ -179,6 +179,7 @@ own = [ts.vmf_sample(mu, k, 4) for _ in range(2)]
 same = [ts.vmf_sample(mu, k, 4, seed=1), ts.vmf_sample(mu, k, 4, generator=torch.Generator().manual_seed(1))]
 torch.save((own, same), f"{store}-{rank}")
 torch.distributed.barrier()
+torch.distributed.destroy_process_group()
 """
 
 
