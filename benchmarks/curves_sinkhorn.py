@@ -1,4 +1,4 @@
-"""Time against accuracy of entropic plans: `python benchmarks/curves_sinkhorn.py --out FOLDER`; writes sinkhorn.csv and sinkhorn.png.
+"""Time against accuracy of entropic plans: `python benchmarks/curves_sinkhorn.py`; writes curves_sinkhorn.csv and .png.
 
 A point is the time to a plan and the plan's own L1 marginal error, in float64: for ours as the tolerance goes down, for the others as the
 iterations go up. Costs are those of transport_costs.py; float32, one plan or a batch.
@@ -10,6 +10,7 @@ import time
 import warnings
 from pathlib import Path
 
+import report
 import torch
 from harness import optional
 from transport_costs import clustered, matched
@@ -101,7 +102,7 @@ def draw(rows, file):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "curves")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "cpu")
     parser.add_argument("--quick", action="store_true", help="b up to 256")
     parser.add_argument("--threads", type=int)
     args = parser.parse_args()
@@ -109,14 +110,14 @@ def main():
         torch.set_num_threads(args.threads)
     warnings.simplefilter("ignore")
     args.out.mkdir(parents=True, exist_ok=True)
-    rows = []
-    with (args.out / "sinkhorn.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["costs", "b", "batch", "eps", "way", "setting", "error", "ms"])
+    rows, about = [], report.machine(torch.device("cpu"))
+    with (args.out / "curves_sinkhorn.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["costs", "b", "batch", "eps", "way", "setting", "error", "ms", *about])
         writer.writeheader()
         for row in measure(args.quick):
             rows.append(row)
-            writer.writerow(row)
-    draw(rows, args.out / "sinkhorn.png")
+            writer.writerow(row | about)
+    draw(rows, args.out / "curves_sinkhorn.png")
     print(args.out)
 
 

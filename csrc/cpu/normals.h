@@ -65,7 +65,7 @@ inline void normals(PhiloxKey key, uint64_t first, int64_t count, int64_t q, T* 
     const int lanes = int(std::min<int64_t>(kChunk, (count * q - begin + kPhiloxBatch - 1) / kPhiloxBatch * kPhiloxBatch));
     alignas(64) uint32_t c[4][kChunk];
     for (int base = 0; base < lanes; base += kLanes) {
-      uint32_t *c0 = c[0] + base, *c1 = c[1] + base, *c2 = c[2] + base, *c3 = c[3] + base;  // under -fwrapv base + l would be scattered
+      uint32_t *c0 = c[0] + base, *c1 = c[1] + base, *c2 = c[2] + base, *c3 = c[3] + base;
       TS_SIMD
       for (int l = 0; l < kLanes; ++l) {
         const uint32_t at = column + uint32_t(l);

@@ -10,7 +10,7 @@ from transphere.training.model import build_objective
 from transphere.training.released_sampler import vmf_sample_released
 
 
-@pytest.mark.parametrize(("d", "kappa", "mean"), [(512, 64.0, -0.332), (512, 128.0, 0.002), (512, 9.0, None), (3, 9.0, None)])
+@pytest.mark.parametrize(("d", "kappa", "mean"), [(512, 128.0, 0.002), (512, 9.0, None), (3, 9.0, None)])
 def test_the_law(d, kappa, mean):
     """Wrong above kappa = 10 as mathematics.md says; below it is Wood's, so that the wrong b alone sets the two apart."""
     mu = torch.nn.functional.normalize(torch.randn(d, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), dim=0)
