@@ -67,6 +67,8 @@ def test_gradients_are_those_of_one_process(size, gaps, videos, tiny):
         recipe(gaps, tiny, "harnessed", "objective.debias=true", "optim.accumulate=3"),
         recipe(gaps, tiny, "pcmc", "optim.accumulate=2"),
         recipe(gaps, tiny, "learning-to-match"),
+        recipe(gaps, tiny, "learning-to-match", "objective.sharded=true"),
+        recipe(gaps, tiny, "learning-to-match", "objective.sharded=true", "objective.scale=max", "optim.accumulate=3"),
         videos(6),
         videos(6).replace(run={"sync_batchnorm": False, "shard": True}, optim={"accumulate": 2}),
         recipe(gaps, tiny, "mpc"),
@@ -83,6 +85,8 @@ def test_gradients_are_those_of_one_process(size, gaps, videos, tiny):
 def test_gradients_of_every_loss(size, gaps, tiny):
     names = [name for name in config_rules.OBJECTIVES if name not in ("gated", "film")]  # these take two modalities
     made = [recipe(gaps, tiny, name, f"optim.accumulate={k}") for name in names for k in (1, 3)]
+    spread = ("learning-to-match", "objective.sharded=true", "optim.accumulate=3")
+    made += [recipe(gaps, tiny, *spread, f"objective.{more}") for more in ("scale=max", "metric=diagonal", "scale=detached max")]
     for one, result in zip(made, check_grads.compare_all(made, size), strict=True):
         assert result.good, (one.objective.name, one.optim.accumulate, result)
 
