@@ -64,7 +64,7 @@ def matchings():
     torch.manual_seed(1)
     few = torch.rand(3, 3, dtype=torch.float64)
     x = torch.nn.functional.normalize(torch.randn(40, 64, dtype=torch.float64), dim=1)
-    matched = torch.cdist(x, torch.nn.functional.normalize(x + 0.1 * torch.randn_like(x), dim=1))
+    matched = torch.cdist(x, torch.nn.functional.normalize(x + 0.2 * torch.randn_like(x), dim=1))
     groups = torch.arange(2 * 9).reshape(2, 9) // 2
     T = (groups[:, :, None] == groups[:, None]).double()
     T[1, 4:6] = T[1, :, 4:6] = 0
