@@ -26,7 +26,7 @@ SITE = ROOT / "build" / "gpu-site"
 NEEDED = ["torch", "numpy", "setuptools", "pybind11", "pytest"]
 WANTED = ["scipy", "mpmath", "ot", "ruff", "ninja", "triton", "xdist", "execnet"]  # tests, peers, a faster build, tests side by side
 WHEELS = {"ot": "pot", "xdist": "pytest_xdist"}  # where a wheel is not called as its module
-TRAINING = ["matplotlib", "onnxruntime", "PIL", "safetensors", "sklearn", "soundfile", "tqdm", "transformers"]
+TRAINING = ["kornia", "matplotlib", "onnxruntime", "PIL", "safetensors", "sklearn", "soundfile", "tqdm", "transformers"]
 PYTEST = ["-P", "-m", "pytest", "-p", "no:cacheprovider", "-o", "addopts=-ra --import-mode=importlib --strict-markers"]
 PROBE = """
 import json, torch

@@ -36,6 +36,8 @@ def open_image(path: str | Path) -> Image.Image:
 
 def flatten(image: Image.Image) -> Image.Image:
     """RGB of an RGBA image, transparency laid on mid grey, so that neither white nor black drawings vanish."""
+    if image.getchannel("A").getextrema() == (255, 255):  # as photographs are: the same in a third of the time
+        return image.convert("RGB")
     ground = Image.new("RGBA", image.size, (GREY, GREY, GREY, 255))
     return Image.alpha_composite(ground, image).convert("RGB")
 
