@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         return _fail(str(error), EXIT_USER)
     except ArithmeticError as error:
-        return _fail(f"{error}. The last good checkpoint is kept", EXIT_NOT_FINITE, alike=True)
+        return _fail(f"{error}. What was saved before is kept", EXIT_NOT_FINITE, alike=True)
     except LostProcess as error:
         return _fail(f"{error}. --resume auto goes on from the last checkpoint", EXIT_LOST)
     except Stopped as error:
