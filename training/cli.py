@@ -1,4 +1,4 @@
-"""The command line: transphere fit | eval | embed | search | plot | data | check | demo."""
+"""The command line: transphere demo | fit | eval | plot | embed | search | experiment | bench | check | data."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Learn a shared sphere for images, text, speech and more, and search across them.",
         epilog="Start with: transphere demo. Results are numbers and pictures in a folder; nothing is sent anywhere.",
     )
+    parser.add_argument("--version", action="version", version=f"transphere {version('transphere')}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(to: Any, name: str, call: Callable[[argparse.Namespace], None], text: str, example: str = "") -> argparse.ArgumentParser:
@@ -144,7 +146,8 @@ def _parser() -> argparse.ArgumentParser:
         example="Example: transphere fit ismir2024 --data tux --set optim.epochs=20 --set run.seed=1",
     )
     fit.add_argument("recipe", metavar="RECIPE", help=f"one of {', '.join(recipe_names())}, or the path of a TOML file")
-    fit.add_argument("--data", metavar="MANIFEST", help="a manifest (JSON lines), or the name of a corpus (transphere data list)")
+    text = "a manifest (JSON lines), its folder, or the name of a corpus (transphere data list)"
+    fit.add_argument("--data", metavar="MANIFEST", help=text)
     fit.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/RECIPE-seedN)")
     fit.add_argument(
         "--resume",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import transphere
 from transphere.training import checkpoint, cli, trainer
 from transphere.training.cli import main
 from transphere.training.config import load
@@ -216,6 +217,10 @@ def test_help(argv, capsys):
         main([*argv, "--help"])
     text = capsys.readouterr().out
     assert error.value.code == 0 and text.startswith("usage: transphere")
+    if argv == []:
+        with pytest.raises(SystemExit):
+            main(["--version"])
+        assert capsys.readouterr().out == f"transphere {transphere.__version__}\n"
     if argv == ["fit"]:
         assert "ismir2024-baseline" in text and "--set" in text
 
