@@ -10,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from . import bench, check, experiment_command
 from .errors import LostProcess, Stopped, UserError
 
 EXIT_USER, EXIT_NOT_FINITE, EXIT_LOST, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 3, 4, 75, 130
@@ -22,8 +21,8 @@ def main(argv: list[str] | None = None) -> int:
     0 done, 2 something the user can put right, 3 a loss that is not finite, 4 another process of a distributed run is gone, 75 stopped by
     SIGTERM or SIGUSR1 and saved, 130 interrupted.
     """
-    arguments = _parser().parse_args(argv)
     try:
+        arguments = _parser().parse_args(argv)
         return arguments.call(arguments) or 0
     except UserError as error:
         return _fail(str(error), EXIT_USER)
@@ -35,6 +34,10 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(f"{error}; the same command with --resume auto goes on", EXIT_STOPPED, alike=True)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command (fit: with --resume auto) goes on from what is finished", EXIT_INTERRUPTED)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("transphere"):
+            raise
+        return _fail(f"{error}; pip install 'transphere[training]' brings what the commands need", EXIT_USER)
     except BrokenPipeError:  # the reader of a pipe has gone, as in `transphere eval RUN | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -108,6 +111,7 @@ def _data_list(arguments: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from . import bench, check, experiment_command
     from .config import recipe_names
     from .data import audit, convert, fakes
     from .embeddings import add_embed_arguments, run_embed

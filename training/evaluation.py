@@ -125,7 +125,6 @@ def add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
 def run_eval(arguments: argparse.Namespace) -> None:
     """The command."""
     from . import eval_tables
-    from .contact_sheet import check_sheet, contact_sheet
     from .report import evaluation_table
     from .run import open_run
 
@@ -134,6 +133,8 @@ def run_eval(arguments: argparse.Namespace) -> None:
     if arguments.eps is not None and not arguments.plan:
         raise UserError("--eps: is that of --plan; give --plan too")
     if arguments.sheet:
+        from .contact_sheet import check_sheet, contact_sheet
+
         check_sheet(arguments.sheet)
     run = open_run(arguments.run, arguments.data)
     if run.classifier is not None and not any(getattr(arguments, flag) for flag in FLAGS):

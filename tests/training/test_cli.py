@@ -1,6 +1,7 @@
 """Every command, from the words that a person types to the words that come back."""
 
 import errno
+import importlib
 import json
 import subprocess
 import sys
@@ -179,6 +180,14 @@ def test_interrupts(manifest, tiny, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(trainer.Trainer, "_save", interrupt)
     argv = ["fit", "ismir2024", "--data", str(manifest), "--out", str(tmp_path / "run"), *sets(tiny)]
     fails(argv, capsys, "interrupted", "--resume auto", code=130)
+
+
+def test_a_package_that_is_not_installed(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_demo", lambda arguments: importlib.import_module("no_such_package"))
+    fails(["demo"], capsys, "No module named 'no_such_package'", "pip install 'transphere[training]'")
+    monkeypatch.setattr(cli, "_demo", lambda arguments: importlib.import_module("transphere.no_such_module"))  # that is ours to put right
+    with pytest.raises(ModuleNotFoundError):
+        main(["demo"])
 
 
 def test_a_full_disk(manifest, tiny, tmp_path, capsys, monkeypatch):
