@@ -75,8 +75,10 @@ class Batch:
         """The items of one split; UserError when there is none."""
         chosen = [i for i, item in enumerate(self.items) if item.split == name]
         if not chosen:
-            counts = {s: sum(item.split == s for item in self.items) for s in ("train", "val", "test")}
-            raise UserError(f"the manifest has no item in the split {name!r} (it has {counts})")
+            counts = ", ".join(f"{s} {sum(item.split == s for item in self.items)}" for s in ("train", "val", "test"))
+            raise UserError(
+                f"the manifest has no item in the split {name!r} (it has {counts}); fit with --set data.split_seed=0 divides them anew"
+            )
         return self.select(chosen)
 
     def matchable(self) -> Batch:
@@ -125,6 +127,9 @@ def encoders_of(manifest: Manifest, data: Data, trained: Container[str] = ()) ->
     for name in data.modalities:
         if name not in manifest.modalities:
             raise UserError(f"data.modalities: {manifest.path} has none called {name!r}; {near(name, manifest.modalities)}")
+    for name, frozen in data.encoders.items():
+        if frozen not in ENCODERS:
+            raise UserError(f"data.encoders.{name}: unknown name {frozen!r}; {near(frozen, ENCODERS)}")
     chosen = {}
     for name in data.modalities or manifest.modalities:
         entry = next((item.modalities[name] for item in manifest.items if item.modalities.get(name)), None)

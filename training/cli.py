@@ -1,4 +1,4 @@
-"""The command line: transphere fit | eval | embed | search | plot | data | check | demo."""
+"""The command line: transphere demo | fit | eval | plot | embed | search | experiment | bench | check | data."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from . import bench, check, experiment_command
 from .errors import LostProcess, Stopped, UserError
 
 EXIT_USER, EXIT_NOT_FINITE, EXIT_LOST, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 3, 4, 75, 130
@@ -21,19 +21,23 @@ def main(argv: list[str] | None = None) -> int:
     0 done, 2 something the user can put right, 3 a loss that is not finite, 4 another process of a distributed run is gone, 75 stopped by
     SIGTERM or SIGUSR1 and saved, 130 interrupted.
     """
-    arguments = _parser().parse_args(argv)
     try:
+        arguments = _parser().parse_args(argv)
         return arguments.call(arguments) or 0
     except UserError as error:
         return _fail(str(error), EXIT_USER)
     except ArithmeticError as error:
-        return _fail(f"{error}. The last good checkpoint is kept", EXIT_NOT_FINITE, alike=True)
+        return _fail(f"{error}. What was saved before is kept", EXIT_NOT_FINITE, alike=True)
     except LostProcess as error:
         return _fail(f"{error}. --resume auto goes on from the last checkpoint", EXIT_LOST)
     except Stopped as error:
         return _fail(f"{error}; the same command with --resume auto goes on", EXIT_STOPPED, alike=True)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command (fit: with --resume auto) goes on from what is finished", EXIT_INTERRUPTED)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("transphere"):
+            raise
+        return _fail(f"{error}; pip install 'transphere[training]' brings what the commands need", EXIT_USER)
     except BrokenPipeError:  # the reader of a pipe has gone, as in `transphere eval RUN | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -107,6 +111,7 @@ def _data_list(arguments: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from . import bench, check, experiment_command
     from .config import recipe_names
     from .data import audit, convert, fakes
     from .embeddings import add_embed_arguments, run_embed
@@ -118,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Learn a shared sphere for images, text, speech and more, and search across them.",
         epilog="Start with: transphere demo. Results are numbers and pictures in a folder; nothing is sent anywhere.",
     )
+    parser.add_argument("--version", action="version", version=f"transphere {version('transphere')}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(to: Any, name: str, call: Callable[[argparse.Namespace], None], text: str, example: str = "") -> argparse.ArgumentParser:
@@ -144,7 +150,8 @@ def _parser() -> argparse.ArgumentParser:
         example="Example: transphere fit ismir2024 --data tux --set optim.epochs=20 --set run.seed=1",
     )
     fit.add_argument("recipe", metavar="RECIPE", help=f"one of {', '.join(recipe_names())}, or the path of a TOML file")
-    fit.add_argument("--data", metavar="MANIFEST", help="a manifest (JSON lines), or the name of a corpus (transphere data list)")
+    text = "a manifest (JSON lines), its folder, or the name of a corpus (transphere data list)"
+    fit.add_argument("--data", metavar="MANIFEST", help=text)
     fit.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/RECIPE-seedN)")
     fit.add_argument(
         "--resume",

@@ -30,4 +30,4 @@ def near(name: str, options: Iterable[str]) -> str:
     """How to end a message about an unknown ``name``: the closest option when there is one, and all of them."""
     options = sorted(options)
     match = get_close_matches(str(name), options, n=1)
-    return (f"did you mean {match[0]!r}? " if match else "") + f"known: {', '.join(options)}"
+    return (f"did you mean {match[0]!r}? " if match else "") + f"known: {', '.join(options) or 'none'}"

@@ -102,7 +102,8 @@ def _vector(content: str, modality: str, dim: int) -> np.ndarray:
     except (ValueError, TypeError) as error:
         raise UserError(f"query {modality}: {content[:80]}: expected a list of numbers, as JSON or .npy ({error})") from None
     if value.shape != (dim,) or not (np.abs(value) <= np.finfo(np.float32).max).all():
-        raise UserError(f"query {modality}: {content[:80]}: expected a list of {dim} finite numbers, got shape {value.shape}")
+        got = f"shape {value.shape}" if value.shape != (dim,) else "some that are not"
+        raise UserError(f"query {modality}: {content[:80]}: expected a list of {dim} finite numbers, got {got}")
     return value
 
 

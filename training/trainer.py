@@ -24,7 +24,7 @@ from .classification import CLASSIFIERS, class_names, evaluate_classes, label_nu
 from .config import Config
 from .distributed import World, pick_device, synchronised
 from .errors import Stopped, UserError
-from .evaluator import caption_keys, evaluate, mean_mrr
+from .evaluator import can_ask, caption_keys, evaluate, mean_mrr
 from .model import OBJECTIVE, build_model, build_objective, parameter_groups
 from .optim import build_average, build_optimizer, build_schedule
 from .progress import Board, Sums, progress_bar, status
@@ -63,6 +63,8 @@ class Trainer:
         self.train, self.val = train.matchable().to(self.device), val.to(self.device)
         if len(self.train) < 2:
             raise UserError(f"expected at least two training items with two modalities or more, got {len(self.train)}")
+        if config.objective.name not in CLASSIFIERS and not can_ask(self.val):
+            raise UserError("no item of the val split can ask another: each has one modality only")
         sizes = [len(index) for index in batches(len(self.train), config.optim.batch_size, 0, 0)]
         if min(sizes) < self.world.size:
             raise UserError(f"optim.batch_size: a batch of {min(sizes)} items cannot be shared by {self.world.size} processes")
@@ -89,6 +91,8 @@ class Trainer:
         self.takes = inspect.signature(self.objective.forward).parameters
         self.groups = None if config.objective.duplicates is None else caption_keys(self.train).to(self.device)  # (N,)
         self.labels = label_numbers(self.train, self.classes).to(self.device)  # (N,), of use where there are classes
+        if self.classes and (label_numbers(self.val, self.classes) < 0).all():
+            raise UserError("no item of the val split has a label that a training item has")
         self.step, self.epoch, self.seconds = 0, 0, 0.0
         self.batch = 0  # batches of the epoch that are done
         self.sums, self.signals = Sums(), Signals()
@@ -257,15 +261,9 @@ class Trainer:
     def _validate(self) -> dict[str, dict[str, float]]:
         model, objective = self._judged()
         if self.classes:
-            results = evaluate_classes(model, objective, self.val, self.classes, alone=False)
-            if not results:
-                raise UserError("no item of the val split has a label that a training item has")
-            return results
+            return evaluate_classes(model, objective, self.val, self.classes, alone=False)
         M = getattr(objective, "M", None)
-        results = evaluate(model, self.val, self.config.run.eval_samples, derive(self.config.run.seed, "val"), metric=M)
-        if not results:
-            raise UserError("no item of the val split can ask another: each has one modality only")
-        return results
+        return evaluate(model, self.val, self.config.run.eval_samples, derive(self.config.run.seed, "val"), metric=M)
 
     def _judged(self) -> nn.ModuleList:
         """The model, and the objective with what it learns, that are validated and kept."""

@@ -1,6 +1,7 @@
 """The loop: bit-exact resuming, NaN, early stopping, learning rates, missing modalities."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -199,6 +200,19 @@ def test_items_with_one_modality_are_not_trained_on(write_manifest, tiny, tmp_pa
     path = write_manifest(tmp_path / "m.jsonl", missing=1.0)
     with pytest.raises(UserError, match="two training items|no item has|two modalities"):
         fit(recipe(path, tiny), tmp_path / "run", progress=False)
+
+
+def test_validation_items_that_cannot_ask_are_refused_before_training(manifest, tiny, tmp_path):
+    whole = Manifest.read(manifest)
+    alone = [
+        replace(item, modalities={"image": item.modalities["image"]}) if item.split == "val" else replace(item, label="x" + item.label)
+        for item in whole.items
+    ]
+    path = Manifest.write(tmp_path / "alone.jsonl", alone).path
+    for name, message in (("ismir2024", "val split can ask another"), ("mmcosine", "val split has a label that a training item has")):
+        with pytest.raises(UserError, match=message):
+            fit(recipe(path, tiny, name=name), tmp_path / name, progress=False)
+        assert not list((tmp_path / name).iterdir())
 
 
 def test_checkpoints_of_others_are_refused(manifest, tiny, tmp_path):
