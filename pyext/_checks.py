@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.autograd import forward_ad
 
 
 def check_floating(function: str, **tensors: Tensor | None) -> torch.dtype:
@@ -21,15 +22,18 @@ def check_floating(function: str, **tensors: Tensor | None) -> torch.dtype:
             raise ValueError(f"{function}: {name}: expected {first.dtype} as {first_name}, got {t.dtype}")
         if t.device != first.device:
             raise ValueError(f"{function}: {name}: expected device {first.device} as {first_name}, got {t.device}")
+        if forward_ad.unpack_dual(t).tangent is not None:  # which operators with a registered gradient drop without a word
+            raise RuntimeError(f"{function}: forward-mode derivatives are not supported; use torch.autograd.grad")
     return first.dtype
 
 
 def _refuse_functional_gradients(function: str) -> None:
-    # torch's own refusal, of every operator with a registered gradient, speaks of something that no user wrote.
+    # torch's own refusal, of every operator with a registered gradient, speaks of something that no user wrote, and jvp gets none: zeros.
     if torch.compiler.is_compiling():
         return
+    kind = torch._C._functorch.TransformType
     levels = torch._C._functorch.get_interpreter_stack() or ()
-    if any(level.key() == torch._C._functorch.TransformType.Grad for level in levels):
+    if any(level.key() in (kind.Grad, kind.Jvp) for level in levels):
         raise RuntimeError(f"{function}: torch.func.grad and its kin are not supported; use torch.autograd.grad (torch.func.vmap works)")
 
 

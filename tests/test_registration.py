@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from samples import SAMPLES, unit
+from torch.autograd import forward_ad
 
 import transphere as ts
 from transphere import _library
@@ -72,6 +73,10 @@ def test_functional_gradients_are_refused_clearly(name):
     for transform in (torch.func.grad, torch.func.jacrev):
         with pytest.raises(RuntimeError, match=f"{name}: torch.func.grad and its kin are not supported; use torch.autograd.grad"):
             transform(REFUSED[name])(x)
+    with pytest.raises(RuntimeError, match=f"{name}: torch.func.grad and its kin are not supported"):  # not tangents of 0
+        torch.func.jvp(REFUSED[name], (x,), (x,))
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match=f"{name}: forward-mode derivatives are not supported"):
+        REFUSED[name](forward_ad.make_dual(x, x))
 
 
 @pytest.mark.parametrize("name", SAMPLES)
