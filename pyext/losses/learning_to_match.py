@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from .._checks import positive_number, whole_number
+from .._linalg import no_autocast
 from ..distributions import VonMisesFisher
 from ..ops.learning_to_match import learning_to_match
 from ..ops.mahalanobis_cost import mahalanobis_cost
@@ -48,8 +50,6 @@ class LearningToMatch(nn.Module):
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        if not isinstance(dim, int) or dim < 1:
-            raise ValueError(f"{name}: dim: expected an integer >= 1, got {dim!r}")
         for argument, value, allowed in (
             ("metric", metric, ("mahalanobis", "diagonal", "euclidean")),
             ("scale", scale, ("max", "detached max", None)),
@@ -58,12 +58,11 @@ class LearningToMatch(nn.Module):
         ):
             if value not in allowed:
                 raise ValueError(f"{name}: {argument}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
-        if not eps > 0:
-            raise ValueError(f"{name}: eps: expected a number > 0, got {eps!r}")
         if mass is not None and not 0 < mass <= 1:
             raise ValueError(f"{name}: mass: expected None or a fraction in (0, 1], got {mass!r}")
-        self.dim, self.eps, self.metric, self.mass, self.scale = dim, eps, metric, mass, scale
-        M = _initial(dim) if init == "paper" else torch.eye(dim)
+        self.dim, self.eps = whole_number(name, "dim", dim, 1), positive_number(name, "eps", eps)
+        self.metric, self.mass, self.scale = metric, mass, scale
+        M = _initial(self.dim) if init == "paper" else torch.eye(self.dim)
         self.register_parameter("M", {"mahalanobis": nn.Parameter(M), "diagonal": nn.Parameter(M.diagonal().clone())}.get(metric))
 
     def forward(self, embeddings: Embeddings, present: Present = None, groups: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -72,7 +71,7 @@ class LearningToMatch(nn.Module):
         `present` maps a modality to a bool mask (batch,): pairs with an absent item leave the marginals; a pair of modalities without any
         counts 0. `groups`: whole numbers (batch,), equal for items that show the same: the matching spreads evenly within a group.
         """
-        check_embeddings(type(self).__name__, embeddings, present)
+        embeddings = check_embeddings(type(self).__name__, embeddings, present)
         points = [e.loc if isinstance(e, VonMisesFisher) else e for e in embeddings.values()]
         if points[0].shape[-1] != self.dim:
             raise ValueError(f"{type(self).__name__}: expected embeddings of dimension {self.dim}, got {points[0].shape[-1]}")
@@ -92,7 +91,7 @@ class LearningToMatch(nn.Module):
         return torch.where(any_present, self._loss(x, y, mask, groups), 0.0)
 
     def _loss(self, x: Tensor, y: Tensor, mask: Tensor | None, groups: Tensor | None) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
+        with no_autocast(x):
             x, y = (t if t.dtype == torch.float64 else t.float() for t in (x, y))
             cost = mahalanobis_cost(x, y, self.M)
             counted, target = cost, None
