@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from .._checks import positive_number, whole_number
+from .._linalg import no_autocast
 from ..distributions import VonMisesFisher
 from ..ops.learning_to_match import learning_to_match
 from ..ops.learning_to_match_sharded import learning_to_match_sharded
@@ -56,8 +58,6 @@ class LearningToMatch(nn.Module):
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        if not isinstance(dim, int) or dim < 1:
-            raise ValueError(f"{name}: dim: expected an integer >= 1, got {dim!r}")
         for argument, value, allowed in (
             ("metric", metric, ("mahalanobis", "diagonal", "euclidean")),
             ("scale", scale, ("max", "detached max", None)),
@@ -66,19 +66,16 @@ class LearningToMatch(nn.Module):
         ):
             if value not in allowed:
                 raise ValueError(f"{name}: {argument}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
-        if not eps > 0:
-            raise ValueError(f"{name}: eps: expected a number > 0, got {eps!r}")
         if mass is not None and not 0 < mass <= 1:
             raise ValueError(f"{name}: mass: expected None or a fraction in (0, 1], got {mass!r}")
-        if not (isinstance(max_iter, int) and max_iter >= 1):
-            raise ValueError(f"{name}: max_iter: expected an integer >= 1, got {max_iter!r}")
         if not tol >= 0:
             raise ValueError(f"{name}: tol: expected a number >= 0, got {tol!r}")
         if sharded and mass is not None:
             raise ValueError(f"{name}: mass: expected None with sharded, which has the balanced plan alone, got {mass!r}")
-        self.dim, self.eps, self.metric, self.mass, self.scale = dim, eps, metric, mass, scale
-        self.sharded, self.tol, self.max_iter = sharded, tol, max_iter
-        M = _initial(dim) if init == "paper" else torch.eye(dim)
+        self.dim, self.eps = whole_number(name, "dim", dim, 1), positive_number(name, "eps", eps)
+        self.metric, self.mass, self.scale = metric, mass, scale
+        self.sharded, self.tol, self.max_iter = sharded, tol, whole_number(name, "max_iter", max_iter, 1)
+        M = _initial(self.dim) if init == "paper" else torch.eye(self.dim)
         self.register_parameter("M", {"mahalanobis": nn.Parameter(M), "diagonal": nn.Parameter(M.diagonal().clone())}.get(metric))
 
     def forward(
@@ -91,7 +88,7 @@ class LearningToMatch(nn.Module):
         with `sharded`, where every process has the whole batch, the items that are this one's, the batch's in the order of the ranks; the
         value is that of all, and so is the gradient of its items and, on every process, of M.
         """
-        check_embeddings(type(self).__name__, embeddings, present)
+        embeddings = check_embeddings(type(self).__name__, embeddings, present)
         points = [at_least_float32(e.loc if isinstance(e, VonMisesFisher) else e) for e in embeddings.values()]
         if points[0].shape[-1] != self.dim:
             raise ValueError(f"{type(self).__name__}: expected embeddings of dimension {self.dim}, got {points[0].shape[-1]}")
@@ -115,7 +112,7 @@ class LearningToMatch(nn.Module):
         return torch.where(any_present, self._loss(x, y, M, mask, groups, own), 0.0)
 
     def _loss(self, x: Tensor, y: Tensor, M: Tensor | None, mask: Tensor | None, groups: Tensor | None, own: slice) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
+        with no_autocast(x):
             cost = mahalanobis_cost(x[own], y, M)                                            # (rows, n)
             spread, counted, target = own != slice(None), cost, None
             if mask is not None:
