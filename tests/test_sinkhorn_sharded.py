@@ -141,3 +141,9 @@ def test_refused_before_anything_is_sent():
         ts.sinkhorn_sharded(torch.rand(2, 3), eps=0.0)
     with pytest.raises(ValueError, match="cost: expected at least one column"):
         ts.sinkhorn_sharded(torch.rand(2, 0), eps=0.1)
+
+
+def test_needs_a_process_group():
+    for f in (ts.sinkhorn_sharded, ts.learning_to_match_sharded):
+        with pytest.raises(ValueError, match="process group has not been initialized"):
+            f(torch.rand(3, 3), eps=0.1)
