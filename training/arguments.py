@@ -1,8 +1,22 @@
-"""Types of numbers on the command line: what is wrong with one is said in words."""
+"""What the commands' parsers share: how a command is joined, and numbers of which it is said in words what is wrong."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from typing import Any
+
+
+def command(to: Any, name: str, call: Callable[[argparse.Namespace], int | None], text: str, example: str = "") -> argparse.ArgumentParser:
+    """The parser of a new command of the subparsers `to`; `call` runs it, and returns the exit code where that may not be 0."""
+    made = to.add_parser(name, help=text, description=sentence(text), epilog=example)
+    made.set_defaults(call=call)
+    return made
+
+
+def sentence(text: str) -> str:
+    """A line of help as a description."""
+    return text[0].upper() + text[1:] + "."
 
 
 def count(text: str) -> int:

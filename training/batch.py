@@ -13,7 +13,7 @@ from .data.features import features
 from .data.manifest import Item, Manifest
 from .encoders import ENCODERS
 from .encoders.networks import pipeline
-from .errors import UserError, near
+from .errors import UserError, near, under
 from .model import Inputs
 from .pipelines import Pipeline
 from .pipelines.stream import samples_of, worker_count
@@ -107,12 +107,14 @@ def load_batch(manifest: Manifest, config: Config, progress: bool = True) -> Bat
     """Every item of the manifest as one Batch on the CPU: features and vectors in memory, files to be read where an encoder is trained."""
     inputs, present = {}, {}
     for name, encoder in encoders_of(manifest, config.data, config.model.encoders).items():
-        reader = pipeline(config.model.encoders[name]) if encoder == "trained" else None
+        with under(f"model.encoders.{name}"):
+            reader = pipeline(config.model.encoders[name]) if encoder == "trained" else None
         if encoder != "trained" or reader is None:
             inputs[name], present[name] = features(manifest, name, "vector" if encoder == "trained" else encoder, progress=progress)
         else:
             inputs[name] = reader
-            reader.check(manifest.items)
+            with under(f"model.encoders.{name}"):
+                reader.check(manifest.items)
             present[name] = torch.tensor([item.modalities.get(name) is not None for item in manifest.items])
     return Batch(inputs, present, list(manifest.items), manifest.root, worker_count(config.data.workers))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -24,6 +25,15 @@ class LostProcess(Exception):
 
 class Stopped(Exception):
     """A signal ended the run, after its state had been saved."""
+
+
+@contextmanager
+def under(key: str) -> Iterator[None]:
+    """A user's error inside begins with the key that led there."""
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(f"{key}: {error}") from None
 
 
 def near(name: str, options: Iterable[str]) -> str:

@@ -6,16 +6,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .arguments import count
+from .arguments import command, count
 
 
 def add_arguments(commands: Any) -> None:
     """Join the command to the command line."""
     text = "compare variants of a recipe over several seeds: a table, JSON and pictures; without a name: list what there is"
-    made = commands.add_parser(
-        "experiment", help=text, description=text[0].upper() + text[1:] + ".", epilog="Example: transphere experiment harnessed --workers 2"
-    )
-    made.set_defaults(call=_experiment)
+    made = command(commands, "experiment", _experiment, text, "Example: transphere experiment harnessed --workers 2")
     made.add_argument("name", nargs="?", metavar="NAME", help="an experiment that comes with the package, or the path of a TOML file")
     made.add_argument("--out", type=Path, metavar="DIR", help="folder of the runs and results (default: experiments/NAME)")
     made.add_argument("--data", metavar="MANIFEST", help="a manifest or a corpus in the place of those that the experiment names")
