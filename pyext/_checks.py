@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
 
 DTYPES = torch.float64, torch.float32, torch.bfloat16, torch.float16
+_TAKEN = "; taken are float64, float32, bfloat16 and float16"
 
 
 def check_floating(function: str, **tensors: Tensor | None) -> torch.dtype:
@@ -22,7 +23,7 @@ def check_floating(function: str, **tensors: Tensor | None) -> torch.dtype:
         if not isinstance(t, Tensor):
             raise ValueError(f"{function}: {name}: expected a tensor, got {type(t).__name__}")
         if t.dtype not in DTYPES:
-            raise ValueError(f"{function}: {name}: expected a floating dtype, 16 to 64 bits wide, got {t.dtype}")
+            raise ValueError(f"{function}: {name}: expected a floating dtype, got {t.dtype}{_TAKEN if t.is_floating_point() else ''}")
         if t.dtype != first.dtype:
             raise ValueError(f"{function}: {name}: expected {first.dtype} as {first_name}, got {t.dtype}")
         if t.device != first.device:
