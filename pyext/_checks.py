@@ -11,18 +11,19 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
 
 DTYPES = torch.float64, torch.float32, torch.bfloat16, torch.float16
+_TAKEN = "; taken are float64, float32, bfloat16 and float16"
 
 
 def check_floating(function: str, **tensors: Tensor | None) -> torch.dtype:
-    """All given tensors are floating, of one dtype and one device. Returns the dtype."""
+    """All given tensors, the first among them, are floating, of one dtype and one device. Returns the dtype."""
     _refuse_functional_gradients(function)
-    given = {name: t for name, t in tensors.items() if t is not None}
-    first_name, first = next(iter(given.items()))
+    first_name, first = next(iter(tensors.items()))
+    given = {name: t for name, t in tensors.items() if t is not None or name == first_name}
     for name, t in given.items():
         if not isinstance(t, Tensor):
             raise ValueError(f"{function}: {name}: expected a tensor, got {type(t).__name__}")
         if t.dtype not in DTYPES:
-            raise ValueError(f"{function}: {name}: expected a floating dtype, 16 to 64 bits wide, got {t.dtype}")
+            raise ValueError(f"{function}: {name}: expected a floating dtype, got {t.dtype}{_TAKEN if t.is_floating_point() else ''}")
         if t.dtype != first.dtype:
             raise ValueError(f"{function}: {name}: expected {first.dtype} as {first_name}, got {t.dtype}")
         if t.device != first.device:
@@ -45,6 +46,8 @@ def _refuse_functional_gradients(function: str) -> None:
 def check_min_dim(function: str, **dims: tuple[Tensor, int]) -> None:
     """`name=(tensor, least number of dimensions)`."""
     for name, (t, least) in dims.items():
+        if t is None:
+            raise ValueError(f"{function}: {name}: expected a tensor, got None")
         if t.dim() < least:
             raise ValueError(f"{function}: {name}: expected at least {least} dimensions, got shape {tuple(t.shape)}")
 

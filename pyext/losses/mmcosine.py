@@ -63,17 +63,17 @@ class MMCosine(nn.Module):
             ValueError: on wrong shapes, widths, names or labels.
         """
         logits = self.logits(embeddings, present)
+        check_present("MMCosine", list(embeddings), present, len(logits))
         check_whole_numbers("MMCosine", "labels", labels, len(logits))
         check_values("MMCosine", "labels", labels, lambda t: (t >= 0) & (t < self.classes), f"classes from 0 to {self.classes - 1}")
         loss = nn.functional.cross_entropy(logits, labels.long())
         return loss, {"mmcosine": loss.detach(), "accuracy": (logits.argmax(1) == labels).to(loss.dtype).mean()}
 
     def logits(self, embeddings: Embeddings, present: Present = None) -> Tensor:
-        """(batch, C), in at least float32."""
+        """(batch, C), in at least float32; `present` may name other modalities too."""
         check_kinds("MMCosine", embeddings)
         features = {name: e.loc if isinstance(e, VonMisesFisher) else e for name, e in embeddings.items()}
         batch = len(next(iter(features.values()), ()))
-        check_present("MMCosine", list(features), present, batch)
         for name, x in features.items():
             if x.dim() != 2 or len(x) != batch or not batch:
                 raise ValueError(f"MMCosine: {name}: expected features of shape ({batch or 'batch'}, width), got {tuple(x.shape)}")
@@ -87,10 +87,12 @@ class MMCosine(nn.Module):
         if not self.weight:
             for name, x in features.items():
                 self._add(name, x[0])
+        present = {name: mask for name, mask in (present or {}).items() if name in features}
+        check_present("MMCosine", list(features), present, batch)
         total = 0.0
         with no_autocast(next(iter(features.values()))):
             for name, x in features.items():
-                x, mask = x.to(compute_dtype(x.dtype)), (present or {}).get(name)
+                x, mask = x.to(compute_dtype(x.dtype)), present.get(name)
                 x = x if mask is None else torch.where(mask[:, None], x, 0.0)                # whose cosines are 0
                 total = total + nn.functional.normalize(x, dim=-1) @ nn.functional.normalize(self.weight[name].to(x.dtype), dim=-1).mT
             return self._scale(len(features)) * total

@@ -1,6 +1,7 @@
 """The nearest symmetric matrix whose eigenvalues are at least a floor: the step that keeps a learned metric a metric."""
 
 import math
+from numbers import Real
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ def psd_project(M: Tensor, *, floor: float = 0.0, method: str = "auto") -> Tenso
     check_min_dim(name, M=(M, 2))
     if M.shape[-1] != M.shape[-2]:
         raise ValueError(f"{name}: M: expected shape (..., d, d), got {tuple(M.shape)}")
-    if not math.isfinite(floor):
+    if not isinstance(floor, Real) or not math.isfinite(floor):
         raise ValueError(f"{name}: floor: expected a finite number, got {floor!r}")
     if method not in ("auto", "eigh", "polar"):
         raise ValueError(f"{name}: method: expected 'auto', 'eigh' or 'polar', got {method!r}")
@@ -59,7 +60,7 @@ class _PsdProject(torch.autograd.Function):
         S = symmetric_part(M)
         rows = S.norm(dim=-1)                                                                # (..., d)
         if values_are_free(M) and not bool(rows.isfinite().all()):
-            raise ValueError("psd_project: M: expected finite entries")
+            raise ValueError("psd_project: M: expected finite entries, whose squares do not overflow")
         if method == "polar" or (method == "auto" and M.device.type != "cpu"):
             return _by_polar(S, floor)
         if method == "eigh" or not values_are_free(M):

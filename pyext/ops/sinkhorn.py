@@ -100,6 +100,8 @@ def partial_sinkhorn(
     Raises, Warns:
         As `sinkhorn`; ValueError also on a mass out of range.
     """
+    if mass is None:
+        raise ValueError("partial_sinkhorn: mass: expected a number or a tensor, got None")
     return _solve("partial_sinkhorn", cost, mass, a, b, eps, max_iter, tol, init, backend)
 
 
