@@ -343,22 +343,6 @@ def test_pictures_as_clip_prepares_them(size):
     torch.testing.assert_close(pipeline(Encoder("clip-image", size="tiny")).of_image(image, None), expected, atol=1e-5, rtol=0)
 
 
-def test_pictures_are_augmented_inside_their_bounds():
-    made = pipeline(Encoder("clip-image", size="tiny", augment=["crop", "flip", "erase"]))
-    ramp = np.linspace(0, 255, 120, dtype=np.uint8)
-    image = Image.fromarray(np.stack([np.tile(ramp, (80, 1))] * 3, -1))
-    random, flipped, erased = np.random.default_rng(0), 0, 0
-    for _ in range(400):
-        x = made.of_image(image, random)
-        assert x.shape == (3, 64, 64) and x.isfinite().all()
-        slope = float(x[0, :, -1].sum() - x[0, :, 0].sum())
-        flipped += slope < 0
-        erased += bool((x == 0).all(0).any())
-    assert 160 < flipped < 240 and 50 < erased < 110
-    for size in ((1, 1), (1, 60_000), (60_000, 1)):
-        assert made.of_image(Image.new("RGB", size), random).shape == made.of_image(Image.new("RGB", size), None).shape == (3, 64, 64)
-
-
 @pytest.mark.parametrize("name", FUSIONS)
 def test_fusions(name):
     torch.manual_seed(0)
