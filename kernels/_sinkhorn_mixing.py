@@ -2,7 +2,8 @@
 turns with plain updates: Pratapa, Suryanarayana and Pask, "Anderson acceleration of the Jacobi iterative method", 2016). Where updates grow
 instead, it waits, each time twice as long.
 
-The history (2, KEPT, m), float64, is of the last KEPT updates in any order: by how much each would have changed G, and where it led.
+The history (2, KEPT, size), float64, is of the last KEPT updates in any order: by how much each would have changed G and H, and where it
+led. H comes last: size is m + 1.
 """
 
 import triton
@@ -17,15 +18,15 @@ SHARE = tl.constexpr(32)  # columns at a time
 
 
 @triton.jit
-def coefficients(history, newest, m):
+def coefficients(history, newest, size):
     """[8], least squares of the newest change by the differences of the others from it; and the square of that change."""
     k, other = tl.arange(0, 8)[:, None], tl.arange(0, 8)[None, :]
-    slots = history + k * m
+    slots = history + k * size
     products = tl.full([8, 8], 0.0, tl.float64)
-    for first in range(0, m, SHARE):
+    for first in range(0, size, SHARE):
         j = first + tl.arange(0, SHARE)[None, :]
-        now = tl.load(newest + j, mask=j < m, other=0.0)
-        x = tl.load(slots + j, mask=(k < KEPT) & (j < m), other=0.0)
+        now = tl.load(newest + j, mask=j < size, other=0.0)
+        x = tl.load(slots + j, mask=(k < KEPT) & (j < size), other=0.0)
         x = tl.where(k < KEPT, x - now, now)                                                 # [8, J]: the change itself after the differences
         products += tl.sum(x[:, None, :] * x[None, :, :], 2)
     square = tl.sum(tl.sum(tl.where((k == KEPT) & (other == KEPT), products, 0.0), 1), 0)
@@ -40,11 +41,11 @@ def coefficients(history, newest, m):
 
 
 @triton.jit
-def step(history, newest, c, j, m):
-    """What mixing adds to the change of columns j."""
+def step(history, newest, c, j, size):
+    """What mixing adds to the change of entries j."""
     k = tl.arange(0, 8)[:, None]
-    led = tl.load(history + (KEPT + k) * m + j[None, :], mask=(k < KEPT) & (j < m)[None, :], other=0.0)
-    now = tl.load(newest + KEPT * m + j, mask=j < m, other=0.0)
+    led = tl.load(history + (KEPT + k) * size + j[None, :], mask=(k < KEPT) & (j < size)[None, :], other=0.0)
+    now = tl.load(newest + KEPT * size + j, mask=j < size, other=0.0)
     x = tl.sum(c[:, None] * (now[None, :] - led), 0)
     x = tl.where(x < -FURTHEST, -FURTHEST, tl.where(x > FURTHEST, FURTHEST, x))
     return tl.where(x == x, x, 0.0)

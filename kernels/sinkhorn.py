@@ -174,14 +174,15 @@ def _columns(
         error += tl.abs(total - goal)
         far |= (tl.abs(next_g - g1 + (H - H1)) > limit).to(tl.int32)
         tl.store(newest + j, next_g - g, mask=j < m)
-        tl.store(newest + KEPT * m + j, next_g - g1, mask=j < m)
-    far, miss = tl.max(far, 0), tl.sum(error, 0)
+        tl.store(newest + KEPT * (m + 1) + j, next_g - g1, mask=j < m)
+    far, miss, next_H = tl.max(far, 0), tl.sum(error, 0), H
     if PARTIAL:
         next_H = tl.where(neither, H1 + tl.log(s) - _log_of(tl.sum(next_mass, 0)), 0.0)
         far |= (tl.abs(next_H - H1) > limit).to(tl.int32)
-        return miss + tl.where(neither, tl.abs(tl.sum(mass, 0) - s), 0.0), next_H, far
-    else:
-        return miss, H, far
+        miss += tl.where(neither, tl.abs(tl.sum(mass, 0) - s), 0.0)
+    tl.store(newest + m, next_H - H)
+    tl.store(newest + KEPT * (m + 1) + m, next_H - H1)
+    return miss, next_H, far
 
 
 @triton.jit
@@ -191,9 +192,9 @@ def _move(b_ptr, G, G1, v_ptr, history, newest, mixed, c, shift, b_scale, m, tig
         j = first + tl.arange(0, J)
         b = weight_of(b_ptr, j, m) * b_scale
         g1 = tl.load(G1 + j, mask=b > 0, other=0.0)
-        move = tl.load(newest + KEPT * m + j, mask=j < m, other=0.0)
+        move = tl.load(newest + KEPT * (m + 1) + j, mask=j < m, other=0.0)
         if mixed:
-            move += step(history, newest, c, j, m)
+            move += step(history, newest, c, j, m + 1)
         g = g1 + move
         g = tl.where((g > 0.0) & (tight == 0), 0.0, g)
         tl.store(G + j, g, mask=b > 0)
@@ -228,9 +229,9 @@ def _forward(
     b_ptr += problem * m
     g_ptr += problem * m
     g0_ptr += problem * m
-    F = workspace_ptr + problem * (3 * n + (3 + 2 * KEPT) * m)
+    F = workspace_ptr + problem * (3 * n + 3 * m + 2 * KEPT * (m + 1))
     F1, u, G = F + n, F + 2 * n, F + 3 * n
-    G1, v, history = G + m, G + 2 * m, G + 3 * m                                             # history: (2, KEPT, m)
+    G1, v, history = G + m, G + 2 * m, G + 3 * m                                             # history: (2, KEPT, m + 1)
     A, B, s, tight_rows, tight_cols = sides(a_ptr, b_ptr, mass_ptr, problem, n, m, PARTIAL, SLACK, I, J)
     neither, balanced = (tight_rows | tight_cols) == 0, (tight_rows & tight_cols) > 0
     b_scale = tl.where(balanced, A / B, 1.0)
@@ -243,19 +244,22 @@ def _forward(
     iterations, far, going = zero, zero + 1, zero + 1
     count, patience, last, coefficient = zero, zero + PATIENCE, s * 0.0 + INFINITY, tl.full([8], 0.0, tl.float64)
     while going > 0:
-        grew, newest = zero, history + count % KEPT * m
+        grew, newest = zero, history + count % KEPT * (m + 1)
         if far > 0:
             log_mass = _log_update(cost_ptr, G, b_ptr, F, b_scale, H, iterations > 0, m, n, 1, m, tight_cols, per_eps, T, J, I)
             if PARTIAL:
                 H = tl.where(neither, tl.log(s) - log_mass, 0.0)
             tl.debug_barrier()
         else:
-            mixed = ((count >= patience) & ((count - patience) % 2 == 0) & (iterations + 1 < max_iter) & (neither == 0)).to(tl.int32)
+            mixed = ((count >= patience) & ((count - patience) % 2 == 0) & (iterations + 1 < max_iter)).to(tl.int32)
             if mixed > 0:
-                coefficient, square = coefficients(history, newest, m)
+                coefficient, square = coefficients(history, newest, m + 1)
                 grew = (square > GROWTH * last).to(tl.int32)
                 last = square
             H = next_H
+            if PARTIAL:
+                if (mixed > 0) & (grew == 0):
+                    H += tl.sum(step(history, newest, coefficient, m + tl.arange(0, 1), m + 1), 0)
             _move(b_ptr, G, G1, v, history, newest, (mixed > 0) & (grew == 0), coefficient, H - H1, b_scale, m, tight_cols, J)
             tl.debug_barrier()
             far = _rows(plan_ptr, a_ptr, F, F1, u, v, n, m, tight_rows, limit, I, J)
@@ -271,7 +275,7 @@ def _forward(
         count = tl.where(restart, 0, count) + 1
         tl.debug_barrier()
         error, next_H, far = _columns(
-            plan_ptr, b_ptr, G, G1, u, v, history + count % KEPT * m, H, H1, s, b_scale, m, n, tight_cols, neither, limit, PARTIAL, I, J
+            plan_ptr, b_ptr, G, G1, u, v, history + count % KEPT * (m + 1), H, H1, s, b_scale, m, n, tight_cols, neither, limit, PARTIAL, I, J
         )
         tl.debug_barrier()
         iterations += 1
@@ -310,7 +314,7 @@ def sinkhorn(
     mass_or, f0_or, g0_or = (y if x is None else x.contiguous() for x, y in ((mass, a), (f0, a), (g0, b)))
     plan, f, g, h, error = torch.empty_like(cost), torch.empty_like(a), torch.empty_like(b), cost.new_empty(B), cost.new_empty(B)
     iterations, converged = cost.new_empty(B, dtype=torch.int32), cost.new_empty(B, dtype=torch.bool)
-    workspace = cost.new_empty(B, 3 * n + (3 + 2 * KEPT.value) * m, dtype=torch.float64)
+    workspace = cost.new_empty(B, 3 * n + 3 * m + 2 * KEPT.value * (m + 1), dtype=torch.float64)
     numbers = constants(cost, eps, tol, 20.0 if cost.dtype == torch.float32 else 200.0)
     launch(
         _forward, B, cost, a, b, mass_or, f0_or, g0_or, plan, f, g, h, error, iterations, converged, workspace, numbers,

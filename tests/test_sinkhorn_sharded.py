@@ -31,6 +31,8 @@ for C, T, eps, tol in matchings:
     C, T = (x if x is None else x.split(rows, -2)[rank].clone() for x in (C, T))
     loss = ts.learning_to_match_sharded(C.requires_grad_(), T, eps=eps, tol=tol)
     out.append((loss.detach(), *torch.autograd.grad((loss * torch.arange(1.0, 1 + loss.numel(), dtype=loss.dtype)).sum(), C)))
+r = ts.sinkhorn_sharded(torch.tensor([[0.5, torch.nan if rank == 1 else 1.0], [2.0, 0.0]]), eps=0.1)
+out.append((r.g, r.converged, r.value))
 try:
     ts.learning_to_match_sharded(torch.rand(3, 7), eps=0.1)
 except ValueError as error:
@@ -105,6 +107,7 @@ def test_equals_the_single_process(spread):
             torch.testing.assert_close(got, getattr(whole, name).detach(), atol=atol if name == "plan" else 3 * atol, rtol=3e-6)
         results = [ts.SinkhornResult(*rank[k][0]) for rank in ranks]
         for r in results:
+            assert (r.iterations < 60).all()
             assert r.converged.all() and torch.equal(r.iterations, results[0].iterations) and torch.equal(r.error, results[0].error)
         losses = (whole.plan * G).sum(), whole.value.sum(), whole.transport_cost.sum()
         for which, loss in enumerate(losses):
@@ -133,6 +136,7 @@ def test_learning_to_match_equals_the_single_process(spread):
         torch.testing.assert_close(ranks[0][k][0], whole.detach(), **near)
         torch.testing.assert_close(torch.cat([rank[k][1] for rank in ranks], -2), expected, **near)
     for rank in ranks:
+        assert rank[-2][0].isnan().all() and rank[-2][2].isnan() and not rank[-2][1]  # one rank's NaN is everyone's, and ends them all
         assert f"its default I/n needs 7 rows on all ranks together, got {3 * len(ranks)}" in rank[-1]
 
 

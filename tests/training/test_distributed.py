@@ -128,8 +128,8 @@ def test_check_grads(gaps, tiny, capsys, monkeypatch):
     monkeypatch.setattr(check_grads, "gradient", wrong)
     assert main(argv) == 1
     assert "NOT" in capsys.readouterr().out
-    for wrong in ("0", "33"):  # none, more than a batch has items
-        assert main([*argv[:5], "--nproc", wrong, *argv[7:]]) == 2
+    for count in ("0", "33"):  # none, more than a batch has items
+        assert main([*argv[:5], "--nproc", count, *argv[7:]]) == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
