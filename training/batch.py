@@ -147,8 +147,9 @@ def encoders_of(manifest: Manifest, data: Data, trained: Container[str] = ()) ->
         elif name.partition("_")[0] in data.encoders:  # text_fr is encoded as text is
             chosen[name] = data.encoders[name.partition("_")[0]]
         else:
+            fitting = [known for known, made in ENCODERS.items() if (made.modality == "text") == ("texts" in entry)]
             raise UserError(
-                f"{manifest.path}: nothing says how to encode {name!r}; give --set data.encoders.{name}=NAME ({', '.join(ENCODERS)}), "
+                f"{manifest.path}: nothing says how to encode {name!r}; give --set data.encoders.{name}=NAME ({', '.join(fitting)}), "
                 f"--set model.encoders.{name}=NAME (trained; docs/encoders.md), "
                 "or name the modalities to use by data.modalities"
             )

@@ -13,6 +13,8 @@ from .arguments import command, sentence
 from .errors import LostProcess, Stopped, UserError
 
 EXIT_USER, EXIT_NOT_FINITE, EXIT_LOST, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 3, 4, 75, 130
+# Of a GPU, of a CPU, and of an operator of ours, to which torch does not give its reason:
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", '"aten::new_empty"')
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,6 +40,12 @@ def main(argv: list[str] | None = None) -> int:
         if (error.name or "").startswith("transphere"):
             raise
         return _fail(f"{error}; pip install 'transphere[training]' brings what the commands need", EXIT_USER)
+    except (MemoryError, RuntimeError) as error:
+        first = str(error).partition("\n")[0]
+        if not isinstance(error, MemoryError) and not any(words in first for words in OUT_OF_MEMORY):
+            raise
+        hint = "a smaller optim.batch_size or run.eval_samples, or a larger optim.accumulate, takes less"
+        return _fail(f"out of memory; {hint} ({first[:120]})", EXIT_USER)
     except BrokenPipeError:  # the reader of a pipe has gone, as in `transphere eval RUN | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

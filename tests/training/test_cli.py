@@ -190,6 +190,22 @@ def test_a_package_that_is_not_installed(capsys, monkeypatch):
         main(["demo"])
 
 
+def raises(error):
+    def command(arguments):
+        raise error
+
+    return command
+
+
+def test_too_little_memory(capsys, monkeypatch):
+    for text in ("CUDA out of memory. Tried to allocate", "DefaultCPUAllocator: can't allocate memory", 'torch_call( "aten::new_empty")'):
+        monkeypatch.setattr(cli, "_demo", raises(RuntimeError(text)))
+        fails(["demo"], capsys, "out of memory; a smaller optim.batch_size", text)
+    monkeypatch.setattr(cli, "_demo", raises(RuntimeError("shapes differ")))
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        main(["demo"])
+
+
 def test_a_full_disk(manifest, tiny, tmp_path, capsys, monkeypatch):
     def full(handle):
         raise OSError(28, "No space left on device")

@@ -2,10 +2,12 @@
 
 import dataclasses
 import tomllib
+from pathlib import Path
 
 import pytest
 
 from transphere.training import config
+from transphere.training.config_rules import OBJECTIVES
 from transphere.training.errors import UserError
 
 
@@ -143,3 +145,13 @@ def test_digest_sees_every_value_but_the_place_of_the_data():
 
 def test_a_round_trip_is_valid_toml_for_every_default():
     assert set(tomllib.loads(config.to_toml(config.Config()))) == {"data", "model", "objective", "optim", "run"}
+
+
+def test_every_key_and_objective_is_in_the_documentation():
+    docs = Path(__file__).parents[2] / "docs"
+    training, encoders = ((docs / name).read_text(encoding="utf-8") for name in ("training.md", "encoders.md"))
+    for section in dataclasses.fields(config.Config):
+        for key in dataclasses.fields(section.default_factory):
+            assert f"{section.name}.{key.name}" in training or f".{key.name}`" in training or f"`{key.name}`" in training, key.name
+    assert all(f"`{key.name}`" in encoders for key in dataclasses.fields(config.Encoder))
+    assert all(name in training for name in OBJECTIVES)

@@ -229,7 +229,7 @@ def test_a_modality_without_encoder_is_named(tmp_path):
     path = tmp_path / "m.jsonl"
     row = '{"id": "%d", "split": "train", "group": "%d", "caption": "c", "modalities": {"text": {"texts": ["a"]}, "x": {"vector": [1]}}}\n'
     path.write_text("".join(row % (k, k) for k in range(3)))
-    with pytest.raises(UserError, match="data.encoders.text"):
+    with pytest.raises(UserError, match=r"data.encoders.text=NAME \(minilm-l6\)"):
         load_features(Manifest.read(path), config.Data())
     with pytest.raises(UserError, match="unknown name 'minilm'"):
         load_features(Manifest.read(path), config.Data(encoders={"text": "minilm"}))

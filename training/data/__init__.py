@@ -43,17 +43,11 @@ def build(name: str, out: str | Path | None = None, *, language: str | None = No
     cannot be had on this machine.
     """
     # the builders need the encoders, which need `packages` of this folder: imported here, not in a circle
-    if name == "tux":
-        from . import tux
+    from . import tux
 
-        return tux.build(cache_dir(), language or "fr", out, strict, progress)
-    if name == "tux-texts":
-        from . import tux
-
-        return tux.build(cache_dir(), language or "fr", out, strict, progress, texts=True)
+    if name in ("tux", "tux-texts"):
+        return tux.build(cache_dir(), language or "fr", out, strict, progress, texts=name == "tux-texts")
     if name == "tux-voices":
-        from . import tux
-
         if language is not None:
             raise UserError(f"language: corpus {name!r} speaks {', '.join(tux.VOICES)}, all four, got {language!r}")
         return tux.build_voices(cache_dir(), out, strict, progress)

@@ -99,7 +99,7 @@ def _contents(root: Path, names: Iterable[str], progress: bool) -> dict[str, str
     size = {name: (root / name).stat().st_size for name in names}
     alike = Counter(size.values())
     found = {}
-    for name in tqdm(size, desc="bytes", unit="file", disable=not progress):
+    for name in tqdm(size, desc="bytes", unit="file", disable=not (progress and size)):
         if alike[size[name]] == 1:
             found[name] = f"{size[name]} bytes"
         else:

@@ -202,7 +202,8 @@ def _check_entry(entry: Any, what: str, *keys: str) -> None:
         numbers = vector if isinstance(vector, list) else []
         bad = [at for at, v in enumerate(numbers) if type(v) not in (int, float) or not abs(v) <= _LARGEST]
         if not numbers or bad:
-            raise _Bad(f"{what}: 'vector': expected a list of finite numbers (float32), got {_short(vector)}", *keys, "vector", *bad[:1])
+            got = f"{_short(vector[bad[0]])} among them" if bad else _short(vector)
+            raise _Bad(f"{what}: 'vector': expected a list of finite numbers (float32), got {got}", *keys, "vector", *bad[:1])
 
 
 def _check_frames(value: Any, what: str, *keys: str | int) -> None:
