@@ -5,10 +5,12 @@ The system's Python, torch and Triton are used as they are; what the tests need 
     python3 -m pip download --no-deps --only-binary=:all: --python-version 3.12 -d .whl pytest pluggy ...
 
 A step that fails is recorded and the next one runs; the exit code is 0 if all passed, 1 if one did not or there is no GPU. --minutes bounds
-each step and --total all of them, so that the folder is complete before a lent machine is taken back.
+each step and --total all of them, so that the folder is complete before a lent machine is taken back. What only a GPU shows comes first:
+tests/gpu, then figures, then the whole suite.
 """
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
@@ -23,16 +25,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "build" / "gpu-site"
+DETERMINISTIC = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # a workspace of fixed size, which cuBLAS asks for in the mode that the tests run in
 NEEDED = ["torch", "numpy", "setuptools", "pybind11", "pytest"]
 WANTED = ["scipy", "mpmath", "ot", "ruff", "ninja", "triton", "xdist", "execnet"]  # tests, peers, a faster build, tests side by side
 WHEELS = {"ot": "pot", "xdist": "pytest_xdist"}  # where a wheel is not called as its module
-TRAINING = ["matplotlib", "onnxruntime", "PIL", "safetensors", "sklearn", "soundfile", "tqdm", "transformers"]
+TRAINING = ["kornia", "matplotlib", "onnxruntime", "PIL", "safetensors", "sklearn", "soundfile", "tqdm", "transformers"]
+FIRST = ["vmf_sample", "sliced_wasserstein", "sinkhorn", "loss_step", "mahalanobis_cost"]  # of the benchmarks, if the time runs out
+SHARE = 0.6  # of what is left of --total, for a step that others follow
 PYTEST = ["-P", "-m", "pytest", "-p", "no:cacheprovider", "-o", "addopts=-ra --import-mode=importlib --strict-markers"]
 PROBE = """
 import json, torch
 ok = torch.cuda.is_available()
-count = torch.cuda.device_count() if ok else 0
-print(json.dumps({"torch": torch.__version__, "cuda": torch.version.cuda, "gpus": [torch.cuda.get_device_name(i) for i in range(count)]}))
+gpus = range(torch.cuda.device_count() if ok else 0)
+names, archs = [torch.cuda.get_device_name(i) for i in gpus], ["".join(map(str, torch.cuda.get_device_capability(i))) for i in gpus]
+print(json.dumps({"torch": torch.__version__, "cuda": torch.version.cuda, "gpus": names, "archs": archs}))
 """
 BUILT = """
 import sys, transphere
@@ -63,6 +69,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="quick benchmarks")
     parser.add_argument("--commit", help="of a copy without its git folder")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, run nothing")
+    parser.set_defaults(archs=[])  # of this machine's GPUs
     args = parser.parse_args(argv)
     if args.minutes <= 0 or args.total <= 0:
         parser.error("--minutes, --total: expected positive numbers")
@@ -98,7 +105,17 @@ def build(args: argparse.Namespace, out: Path) -> Step:
     remove = "import shutil, sys; shutil.rmtree(sys.argv[1], ignore_errors=True)"  # or the tests would run an older build
     commands = [[sys.executable, "-c", remove, str(SITE / "transphere")], [*install, "--target", str(SITE), str(ROOT)]]
     commands += [[sys.executable, "-P", "-c", BUILT, str(int(nvcc is not None))]]
-    return Step("build", "build.log", commands, [f"nvcc: {nvcc}" if nvcc else "no nvcc: CPU kernels and Triton only"])
+    # For this machine's GPUs alone: half the work of the default.
+    env = {"TRANSPHERE_CUDA_ARCHS": ";".join(sorted(set(args.archs)))} if args.archs and "TRANSPHERE_CUDA_ARCHS" not in os.environ else {}
+    return Step("build", "build.log", commands, [f"nvcc: {nvcc}" if nvcc else "no nvcc: CPU kernels and Triton only"], env)
+
+
+def side_by_side() -> list[str]:
+    return [] if missing(["xdist", "execnet"]) else ["-n", "auto", "--maxprocesses", "8", "--dist", "worksteal"]
+
+
+def device(args: argparse.Namespace, out: Path) -> Step:
+    return Step("device", "device.log", [[sys.executable, *PYTEST, *side_by_side(), "tests/gpu"]], env=DETERMINISTIC)
 
 
 def tests(args: argparse.Namespace, out: Path) -> Step:
@@ -112,10 +129,8 @@ def tests(args: argparse.Namespace, out: Path) -> Step:
     if not (ROOT / ".git").exists():
         notes.append("without test_sdist_and_wheel: no git folder to clone")
         leave_out.append("--deselect=tests/test_package.py::test_sdist_and_wheel")
-    workers = [] if missing(["xdist", "execnet"]) else ["-n", "auto", "--maxprocesses", "8", "--dist", "worksteal"]
-    selection = [*workers, "-m", "not network and not slow", f"--junitxml={out / 'junit.xml'}", *leave_out, "tests"]
-    # cuBLAS asks for a workspace of fixed size in the deterministic mode that the tests run in.
-    return Step("tests", "tests.log", [[sys.executable, *PYTEST, *selection]], notes, {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"})
+    selection = ["-m", "not network and not slow", f"--junitxml={out / 'junit.xml'}", *leave_out, "--ignore=tests/gpu", "tests"]
+    return Step("tests", "tests.log", [[sys.executable, *PYTEST, *side_by_side(), *selection]], notes, DETERMINISTIC)
 
 
 def sanitizer(args: argparse.Namespace, out: Path) -> Step:
@@ -126,7 +141,7 @@ def sanitizer(args: argparse.Namespace, out: Path) -> Step:
     check = [tool, "--error-exitcode", "9", "--target-processes", "all", "--tool"]
     commands = [[*check, "memcheck", *small], [*check, "racecheck", *small]]
     # Without torch's allocator, so that a read past an array is a read past an allocation.
-    env = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    env = DETERMINISTIC | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     return Step("sanitizer", "sanitizer.log", commands, [f"compute-sanitizer: {tool}"], env)
 
 
@@ -134,10 +149,12 @@ def benchmarks(args: argparse.Namespace, out: Path) -> Step:
     command = [sys.executable, "benchmarks/run.py", "--device", "cuda", "--out", str(out)]
     command += ["--quick"] if args.quick else []
     command += ["--commit", args.commit] if args.commit else []
-    return Step("benchmarks", "benchmarks.log", [command])
+    others = sorted({path.stem.removeprefix("bench_") for path in ROOT.glob("benchmarks/bench_*.py")} - set(FIRST))
+    # jax, a peer's, would take three quarters of the memory when it starts.
+    return Step("benchmarks", "benchmarks.log", [[*command, "--ops", *FIRST, *others]], env={"XLA_PYTHON_CLIENT_PREALLOCATE": "false"})
 
 
-STEPS = {f.__name__: f for f in (packages, build, tests, sanitizer, benchmarks)}
+STEPS = {f.__name__: f for f in (packages, build, device, benchmarks, tests, sanitizer)}
 
 
 def environment(extra: dict[str, str]) -> dict[str, str]:
@@ -152,22 +169,26 @@ def environment(extra: dict[str, str]) -> dict[str, str]:
 
 
 def execute(command: list[str], log: Path, seconds: float, env: dict[str, str]) -> int:
-    """Exit code; 124 where the time ran out. Output goes to the log and to the terminal; its process group ends with it."""
+    """Exit code; 124 where the time ran out, after a moment to say what is known. Output goes to the log; its process group ends with it."""
     if seconds <= 0:
         return 124
     with log.open("ab") as file:
         file.write(f"$ {' '.join(command)}\n".encode())
         file.flush()
         process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+        moment = min(0.1 * seconds, 20)
         try:
-            return process.wait(seconds)
+            return process.wait(seconds - moment)
         except subprocess.TimeoutExpired:
-            file.write(f"\nstopped after {seconds:.0f} s\n".encode())
+            process.send_signal(signal.SIGINT)  # pytest then writes its report
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(moment)
+            file.write(f"\nstopped after {seconds - moment:.0f} s\n".encode())
             return 124
         finally:
-            if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):  # also what it left behind
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            process.wait()
 
 
 def run_step(step: Step, out: Path, seconds: float) -> str:
@@ -207,7 +228,7 @@ def describe(found: dict, args: argparse.Namespace) -> str:
     commit = args.commit or text_of(["git", "describe", "--always", "--dirty"])
     listing = text_of([sys.executable, "-m", "pip", "list", "--format=freeze", "--disable-pip-version-check"])
     parts = {
-        "commit": commit, "python": sys.version, "torch": json.dumps(found), 
+        "commit": commit, "python": sys.version, "torch": json.dumps(found),
         "nvcc": text_of([find("nvcc") or "nvcc", "--version"]), "nvidia-smi": text_of(["nvidia-smi"]), "packages": listing, "steps": "",
     }
     return "".join(f"## {name}\n{text}\n\n" for name, text in parts.items())
@@ -216,6 +237,7 @@ def describe(found: dict, args: argparse.Namespace) -> str:
 def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
     found = probe()
+    args.archs = found.get("archs", [])
     gpu = re.sub(r"[^a-z0-9]+", "-", found["gpus"][0].lower()).strip("-") if found["gpus"] else "gpu"
     out = (args.out or ROOT / "benchmarks" / "results" / gpu).resolve()
     if args.dry_run:
@@ -235,12 +257,13 @@ def main(argv: list[str] | None = None) -> int:
         (out / STEPS[name](args, out).log).unlink(missing_ok=True)
     (out / "machine.txt").write_text(describe(found, args))
     outcomes, end = {}, time.monotonic() + 60 * args.total
-    for name in args.steps:
+    for number, name in enumerate(args.steps, 1):
         start = time.monotonic()
+        left = end - start if number == len(args.steps) else SHARE * (end - start)
         print(f"{name} ...", flush=True)
         try:  # planned only now: what is missing may have been installed by the step before
             step = STEPS[name](args, out)
-            outcomes[name] = run_step(step, out, min(60 * args.minutes, end - start))
+            outcomes[name] = run_step(step, out, min(60 * args.minutes, left))
         except Exception as error:  # the other steps still say what they can
             outcomes[name] = f"failed, {type(error).__name__}: {error}"
         line = f"{name}: {outcomes[name]} ({time.monotonic() - start:.0f} s)"

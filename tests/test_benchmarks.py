@@ -233,3 +233,11 @@ def test_curves_of_time_against_accuracy(batch, tmp_path):
         rows += [dict(costs="matched", b=256, batch=1, eps=0.05, way=way, error=e, ms=1.0 + k) for k, e in enumerate(errors)]
     curves.draw(rows, tmp_path / "curves_sinkhorn.png")
     assert (tmp_path / "curves_sinkhorn.png").stat().st_size > 10000
+
+
+def test_iterations_of_sinkhorn(tmp_path):
+    import iterations_sinkhorn as iterations
+
+    iterations.main(["--sizes", "32", "--seeds", "1", "--seconds", "0.02", "--out", str(tmp_path)])
+    text = (tmp_path / "iterations_sinkhorn.md").read_text()
+    assert "| float64 | 32 |" in text and text.count("| clustered | 32 |") == 3

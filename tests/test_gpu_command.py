@@ -26,7 +26,7 @@ def test_plan_names_every_step_and_runs_nothing(tmp_path):
     out = tmp_path / "results"
     done = subprocess.run([sys.executable, str(SCRIPT), "--dry-run", "--out", str(out), "--minutes", "3"], capture_output=True, text=True)
     assert done.returncode == 0 and not out.exists()
-    for word in ("3 minutes a step", "packages", "build", "tests", "sanitizer", "benchmarks", "--device cuda", "junit.xml", str(out)):
+    for word in (*("packages", "build", "device", "tests", "sanitizer", "benchmarks"), "3 minutes a step", "--device cuda", "junit.xml", str(out)):
         assert word in done.stdout, word
 
 
@@ -76,6 +76,33 @@ def test_total_time_bounds_all_steps(gpu, monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().out.count("out of time") == 2
 
 
+def test_a_step_leaves_time_to_those_after_it_and_may_report_what_it_knows(gpu, monkeypatch, tmp_path, capsys):
+    slow = "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('so far')"
+    steps = {name: lambda args, out, n=name: gpu.Step(n, f"{n}.log", [[sys.executable, "-c", slow]]) for name in ("one", "two")}
+    monkeypatch.setattr(gpu, "STEPS", steps | {"last": lambda args, out: gpu.Step("last", "last.log", [["true"]])})
+    monkeypatch.setattr(gpu, "probe", lambda: {"torch": "2", "cuda": "13", "gpus": ["NVIDIA H200"]})
+    assert gpu.main(["--out", str(tmp_path), "--total", "0.04"]) == 1
+    said = capsys.readouterr().out
+    assert said.count("out of time") == 2 and "last: passed" in said
+    assert "so far" in (tmp_path / "one.log").read_text()
+
+
+def test_it_builds_for_the_gpus_of_the_machine(gpu, monkeypatch, tmp_path):
+    args = gpu.arguments([])
+    monkeypatch.delenv("TRANSPHERE_CUDA_ARCHS", raising=False)
+    assert gpu.build(args, tmp_path).env == {}
+    args.archs = ["90", "90"]
+    assert gpu.build(args, tmp_path).env == {"TRANSPHERE_CUDA_ARCHS": "90"}
+    monkeypatch.setenv("TRANSPHERE_CUDA_ARCHS", "80")
+    assert gpu.build(args, tmp_path).env == {}
+
+
+def test_every_benchmark_is_in_the_plan(gpu, tmp_path):
+    (command,) = gpu.benchmarks(gpu.arguments([]), tmp_path).commands
+    ops = command[command.index("--ops") + 1 :]
+    assert sorted(ops) == sorted(p.stem.removeprefix("bench_") for p in (ROOT / "benchmarks").glob("bench_*.py"))
+
+
 def test_results_lie_under_the_name_of_the_gpu(gpu, monkeypatch, capsys):
     monkeypatch.setattr(gpu, "probe", lambda: {"torch": "2", "cuda": "13", "gpus": ["NVIDIA H200"]})
     assert gpu.main(["--dry-run"]) == 0
@@ -96,4 +123,5 @@ def test_a_build_that_fell_back_fails(gpu):
     expected = 0 if ts.build_info()["cuda"] else 1
     assert subprocess.run([sys.executable, "-c", gpu.BUILT, "1"], capture_output=True).returncode == expected
     assert subprocess.run([sys.executable, "-c", gpu.BUILT, "0"], capture_output=True).returncode == 0
-    assert set(json.loads(subprocess.run([sys.executable, "-c", gpu.PROBE], capture_output=True).stdout)) == {"torch", "cuda", "gpus"}
+    found = json.loads(subprocess.run([sys.executable, "-c", gpu.PROBE], capture_output=True).stdout)
+    assert set(found) == {"torch", "cuda", "gpus", "archs"}

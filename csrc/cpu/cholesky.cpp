@@ -52,25 +52,33 @@ inline void factor_tile(float* D, int64_t stride, const float* floor) {
   }
 }
 
+// The k-th of `count` rows of a triangle's tiles, so that any range of k has its share of long rows and of short ones.
+inline int64_t folded(int64_t k, int64_t count) { return k % 2 ? count - 1 - k / 2 : k / 2; }
+
 inline void gram(const float* panels, int64_t rows, int64_t n, float* out, int64_t stride, int64_t begin, int64_t end) {
   constexpr int64_t kDepth = 256;
   for (int64_t i = 0; i < rows; i += kDepth) {
     const int64_t depth = rows - i < kDepth ? rows - i : kDepth;
-    for (int64_t J = begin; J < end; ++J)
+    for (int64_t k = begin; k < end; ++k) {
+      const int64_t J = folded(k, n / kTile);
       for (int64_t K = J; K < n / kTile; ++K)
         for (int64_t j = 0; j < kTile; j += kRows)
           tile(panels + (J * rows + i) * kTile + j, kTile, panels + (K * rows + i) * kTile, kTile, depth, 1.0f,
                out + (J * kTile + j) * stride + K * kTile, stride);
+    }
   }
 }
 
-// Tile rows [begin, end) below the panel at row p.
+// Tile rows [begin, end), in folded order, of those below the panel at row p.
 inline void update(float* U, int64_t n, int64_t stride, int64_t p, int64_t begin, int64_t end) {
-  for (int64_t J = begin; J < end; ++J)
+  const int64_t above = p / kTile + 1;
+  for (int64_t k = begin; k < end; ++k) {
+    const int64_t J = above + folded(k, n / kTile - above);
     for (int64_t K = J; K < n / kTile; ++K)
       for (int64_t j = 0; j < kTile; j += kRows)
         tile(U + p * stride + J * kTile + j, stride, U + p * stride + K * kTile, stride, kTile, -1.0f,
              U + (J * kTile + j) * stride + K * kTile, stride);
+  }
 }
 
 inline void solve(const float* U, int64_t n, int64_t stride, float* x) {
@@ -114,7 +122,7 @@ void cholesky(float* U, int64_t n, int64_t stride, const float* floor, const Spl
   for (int64_t p = 0; p < tiles; ++p) {
     factor_panel(U, n, stride, p * kTile, floor);
     const int64_t below = tiles - p - 1;
-    const auto update = [&](int64_t begin, int64_t end) { update_tiles(U, n, stride, p * kTile, p + 1 + begin, p + 1 + end); };
+    const auto update = [&](int64_t begin, int64_t end) { update_tiles(U, n, stride, p * kTile, begin, end); };
     if (below > 16) split(below, update);
     else if (below) update(0, below);
   }

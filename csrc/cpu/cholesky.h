@@ -7,7 +7,8 @@ namespace transphere {
 
 constexpr int64_t kTile = 32;
 
-// W += A'A for the A (rows, n) that `panels` holds as (n / kTile, rows, kTile). Tile rows [begin, end) of n / kTile.
+// W += A'A for the A (rows, n) that `panels` holds as (n / kTile, rows, kTile). Ranges of [0, n / kTile) take even shares of its
+// tile rows.
 void gram_tiles(const float* panels, int64_t rows, int64_t n, float* W, int64_t stride, int64_t begin, int64_t end);
 
 // W becomes U with U'U = W.

@@ -7,6 +7,8 @@ namespace transphere {
 // Beyond this order the factor's cubes cost more than many more iterations.
 constexpr int64_t kLargestFactor = 2048;
 
+constexpr int64_t kSplitGram = 1 << 23;  // products, some 50 us of one core
+
 template <typename T>
 SinkhornSystem<T>::SinkhornSystem(int64_t n, int64_t m, const Split& split)
     : n_(n), m_(m), width_(padded(m)), order_((m + kTile) / kTile * kTile), stride_(order_ + kLanes), split_(split), r_(n), c_(m), on_(m),
@@ -100,7 +102,9 @@ void SinkhornSystem<T>::factorise() {
     for (int64_t j = 0; j < m_; ++j) panels_[(j / kTile * n_ + i) * kTile + j % kTile] = float(scale * row[j] * T(on_[j]));
   }
   factor_.assign(order_ * stride, 0.0f);
-  split_(order_ / kTile, [&](int64_t begin, int64_t end) { gram_tiles(panels_.data(), n_, order_, factor_.data(), stride, begin, end); });
+  const auto gram = [&](int64_t begin, int64_t end) { gram_tiles(panels_.data(), n_, order_, factor_.data(), stride, begin, end); };
+  if (n_ * order_ * order_ < kSplitGram) gram(0, order_ / kTile);
+  else split_(order_ / kTile, gram);
 
   std::vector<double> diagonal(order_, 0.0), leak(m_ + 1, 0.0);
   if (!gauge_) {

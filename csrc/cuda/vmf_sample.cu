@@ -16,8 +16,9 @@ namespace {
 constexpr int kThreads = 128, kMostThreads = 256, kBackwardWarps = 8;
 constexpr int64_t kTeams = 1 << 14;  // enough warps to fill a GPU: beyond, each makes several draws of a law
 
+// Read and written 16 bytes at a time, if it is as long: no pointer is known to be aligned to more.
 template <typename T, int V>
-struct alignas(V * sizeof(T)) Pack {
+struct alignas(V * sizeof(T) < 16 ? V * sizeof(T) : 16) Pack {
   T x[V];
 };
 

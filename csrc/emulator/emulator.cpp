@@ -93,6 +93,11 @@ Context* Scheduler::on_fault(int signal, const void* address) {
   return &main_;
 }
 
+void Scheduler::check_aligned(const void* address, size_t bytes) {
+  if (running() && uintptr_t(address) % bytes)
+    fail(cudaErrorMisalignedAddress, "access of %zu bytes at address %p, which is not a multiple of that", bytes, address);
+}
+
 void Scheduler::access(const void* address, size_t bytes, bool write, bool atomic, const void* code) {
   if (!running() || running_->stack->holds(address)) return;
   const bool dynamic = Range{shared_->data(), shared_->bytes()}.holds(address);
@@ -310,6 +315,7 @@ const char* cudaGetErrorName(cudaError_t error) {
     case cudaErrorInvalidDevice: return "cudaErrorInvalidDevice";
     case cudaErrorIllegalAddress: return "cudaErrorIllegalAddress";
     case cudaErrorAssert: return "cudaErrorAssert";
+    case cudaErrorMisalignedAddress: return "cudaErrorMisalignedAddress";
     case cudaErrorLaunchFailure: return "cudaErrorLaunchFailure";
     case cudaErrorCooperativeLaunchTooLarge: return "cudaErrorCooperativeLaunchTooLarge";
     case cudaErrorInvalidClusterSize: return "cudaErrorInvalidClusterSize";
@@ -337,9 +343,14 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
 // What -fsanitize=thread calls.
 #define TS_ACCESS(name, ...)                                                                                       \
   extern "C" void __tsan_##name(void* address) { Scheduler::instance().access(address, __VA_ARGS__, false, __builtin_return_address(0)); }
+#define TS_ALIGNED(name, bytes, write)                                                                             \
+  extern "C" void __tsan_##name(void* address) {                                                                   \
+    Scheduler::instance().check_aligned(address, bytes);                                                           \
+    Scheduler::instance().access(address, bytes, write, false, __builtin_return_address(0));                       \
+  }
 #define TS_ACCESSES(bytes)                    \
-  TS_ACCESS(read##bytes, bytes, false)        \
-  TS_ACCESS(write##bytes, bytes, true)        \
+  TS_ALIGNED(read##bytes, bytes, false)       \
+  TS_ALIGNED(write##bytes, bytes, true)       \
   TS_ACCESS(unaligned_read##bytes, bytes, false) \
   TS_ACCESS(unaligned_write##bytes, bytes, true)
 TS_ACCESSES(1)

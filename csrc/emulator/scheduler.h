@@ -82,6 +82,7 @@ class Scheduler {
   void* map_shared(const void* address, unsigned rank, Site site);
 
   void access(const void* address, size_t bytes, bool write, bool atomic, const void* code);
+  void check_aligned(const void* address, size_t bytes);
 
   void note(cudaError_t error, const char* text);  // fails the grid; the caller gives the turn back
   Context* on_fault(int signal, const void* address);

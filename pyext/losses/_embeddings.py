@@ -70,7 +70,7 @@ def draw(embeddings: Embeddings, n_samples: int, seed: int | None = None, turn: 
     first = 0 if seed is None else turn * len(laws) * batch * n_samples
     if all(isinstance(law, VonMisesFisher) for law in laws):
         loc = torch.stack([_direction(law.loc) for law in laws])
-        kappa = torch.stack([_at_least_float32(law.concentration) for law in laws])
+        kappa = torch.stack([at_least_float32(law.concentration) for law in laws])
         return sampler(loc, kappa, n_samples, seed=seed, offset=first)
     step = 0 if seed is None else batch * n_samples
     return torch.stack([_draw_one(law, n_samples, seed, first + s * step, sampler) for s, law in enumerate(laws)])
@@ -88,15 +88,15 @@ def points(embeddings: Embeddings) -> Tensor:
 
 def _draw_one(law: Tensor | VonMisesFisher, n_samples: int, seed: int | None, offset: int, sampler: Sampler) -> Tensor:
     if isinstance(law, VonMisesFisher):
-        return sampler(_direction(law.loc), _at_least_float32(law.concentration), n_samples, seed=seed, offset=offset)
+        return sampler(_direction(law.loc), at_least_float32(law.concentration), n_samples, seed=seed, offset=offset)
     return _unit(law)[:, None].expand(-1, n_samples, -1)
 
 
 def _unit(x: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(_at_least_float32(x), dim=-1)
+    return torch.nn.functional.normalize(at_least_float32(x), dim=-1)
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 

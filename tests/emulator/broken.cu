@@ -132,6 +132,10 @@ __global__ void lost_update_kernel(int* counter) {
   counter[0] = value + 1;
 }
 
+struct alignas(16) Four {
+  int x[4];
+};
+__global__ void misaligned_kernel(const int* x, int* out) { *reinterpret_cast<Four*>(out) = *reinterpret_cast<const Four*>(x); }
 __global__ void null_kernel(const int* x, int* out) { out[0] = x[0]; }
 
 __device__ int deep(volatile int* x, int n) {
@@ -203,6 +207,9 @@ ENTRY shuffle_for_barrier(const int* x, int* out) { return TS_LAUNCH(shuffle_for
 ENTRY blocks(const int* x, int* out) { return TS_LAUNCH(blocks_kernel, 2, 32, 0, nullptr, x, out); }
 ENTRY lost_update(int* counter) { return TS_LAUNCH(lost_update_kernel, 2, 64, 0, nullptr, counter); }
 ENTRY null(const int* x, int* out) { return TS_LAUNCH(null_kernel, 1, 1, 0, nullptr, x, out); }
+ENTRY misaligned(int* x, int* out, int read, int write) {
+  return TS_LAUNCH(misaligned_kernel, 1, 1, 0, nullptr, x + read, out + write);
+}
 ENTRY deep_stack(int* out) { return TS_LAUNCH(deep_kernel, 1, 1, 0, nullptr, out); }
 ENTRY divide(int* out) { return TS_LAUNCH(divide_kernel, 1, 32, 0, nullptr, out); }
 ENTRY trap(int n) { return TS_LAUNCH(trap_kernel, 2, 64, 0, nullptr, n); }

@@ -10,7 +10,7 @@ import pytest
 from emulated import ROOT, SEEDS, build, load, sanitizer_environment
 
 SOURCE = ROOT / "tests" / "emulator" / "broken.cu"
-INVALID, CONFIGURATION, ADDRESS, ASSERT, LAUNCH, CLUSTER_SIZE = 1, 9, 700, 710, 719, 912
+INVALID, CONFIGURATION, ADDRESS, ASSERT, MISALIGNED, LAUNCH, CLUSTER_SIZE = 1, 9, 700, 710, 716, 719, 912
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -208,6 +208,16 @@ def test_faults(call, name, arguments, error, message):
     for _ in range(3):  # the emulator survives
         code, text = call(name, *arguments)
         assert code == error and message in text
+
+
+@pytest.mark.parametrize("read, write", [(0, 0), (1, 0), (2, 0), (0, 3)])
+def test_words_lie_at_multiples_of_their_size(call, read, write):
+    """Also where the host's processor would not mind."""
+    arrays = [np.zeros(16, np.int32) for _ in range(2)]
+    first = [-(a.ctypes.data // 4) % 4 for a in arrays]
+    code, text = call("misaligned", *(a[i:] for a, i in zip(arrays, first, strict=True)), read, write)
+    assert code == (MISALIGNED if read or write else 0)
+    assert not code or "access of " in text and "not a multiple of that" in text
 
 
 @pytest.mark.parametrize(

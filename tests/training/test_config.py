@@ -38,7 +38,7 @@ def test_overrides():
         "ismir2024",
         [
             "optim.lr=1e-4",
-            "optim.lr = 0.5",
+            "optim.lr = .5",
             "model.kappa=[1, 2]",
             "data.encoders.speech=duration",
             "data.manifest=2024",
@@ -95,6 +95,7 @@ def test_overrides():
         ("run.eval_samples=-1", "run.eval_samples"),
         ("objective.learnable=1", "objective.learnable=1: expected true or false, got 1"),
         ("run.eval_every=0", "run.eval_every"),
+        ("run.device=tpu", "run.device: expected auto, cpu, cuda or cuda:NUMBER, got 'tpu'"),
     ],
 )
 def test_bad_overrides(text, message):
@@ -111,7 +112,8 @@ def test_bad_overrides(text, message):
         ("optim = 3", "expected [optim] to be a table"),
         ("[optim]\nlr = '1e-3'", "optim.lr: expected a finite number"),
         ("[optim\nlr = 1", "not a valid TOML file"),
-        ("[data]\nencoders = {image = 3}", "data.encoders: expected a string"),
+        ("[model.encoders]\nimage = 3", "model.encoders.image: expected a name or a table with a name, got 3"),
+        ("[data]\nencoders = {image = 3}", "data.encoders.image: expected a string"),
     ],
 )
 def test_bad_recipes(text, message, tmp_path):

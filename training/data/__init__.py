@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ..errors import UserError, near
 from .cache import cache_dir
 from .manifest import Item, Manifest
 
-__all__ = ["CORPORA", "Item", "Manifest", "build", "cache_dir"]
+__all__ = ["CORPORA", "Item", "Manifest", "build", "cache_dir", "find_manifest"]
 
 CORPORA = {
     "tux": "676 photographs and drawings, English captions, human speech (French, or --language xx); from Debian, 161 MB",
@@ -20,6 +21,18 @@ CORPORA = {
     "art4apps": "585 drawings, names in four languages, synthetic speech; from Debian, 16 MB",
     "union": "tux, emoji-styles, openclipart and art4apps: 10,794 pictures, English captions, synthetic speech",
 }
+
+
+def find_manifest(name: str) -> Path:
+    """The manifest that a person names: a file, a folder with a manifest.jsonl, or a corpus, which is built where it is not there yet."""
+    path = Path(name)
+    if path.is_dir():
+        return path / "manifest.jsonl"
+    if not path.exists() and name in CORPORA:
+        return build(name)
+    if not path.exists() and os.sep not in name and not path.suffix:
+        raise UserError(f"data: {name!r} is no file and no corpus; {near(name, CORPORA)}")
+    return path
 
 
 def build(name: str, out: str | Path | None = None, *, language: str | None = None, strict: bool = False, progress: bool = True) -> Path:
