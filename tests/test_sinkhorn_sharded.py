@@ -153,6 +153,6 @@ def test_refused_before_anything_is_sent():
         ts.learning_to_match_sharded(torch.rand(2, 3), torch.ones(2, 2), eps=0.1)
     with pytest.raises(ValueError, match="target: expected finite entries >= 0, got -1"):
         ts.learning_to_match_sharded(torch.rand(2, 2), -torch.ones(2, 2), eps=0.1)
-    for wrong, message in (({"max_iter": 0}, "max_iter: expected"), ({"tol": -1.0}, "tol: expected"), ({"mass": 0.5, "sharded": True}, "mass: ")):
-        with pytest.raises(ValueError, match=f"LearningToMatch: {message}"):
+    for name, wrong in (("max_iter", {"max_iter": 0}), ("tol", {"tol": -1.0}), ("mass", {"mass": 0.5, "sharded": True})):
+        with pytest.raises(ValueError, match=f"LearningToMatch: {name}: expected"):
             ts.losses.LearningToMatch(4, **wrong)
