@@ -145,6 +145,17 @@ def test_refused_before_anything_is_sent():
         ts.sinkhorn_sharded(torch.rand(2, 3), eps=0.0)
     with pytest.raises(ValueError, match="cost: expected at least one column"):
         ts.sinkhorn_sharded(torch.rand(2, 0), eps=0.1)
+    with pytest.raises(ValueError, match="max_iter: expected an integer >= 1, got 0"):
+        ts.sinkhorn_sharded(torch.rand(2, 3), eps=0.1, max_iter=0)
+    with pytest.raises(ValueError, match="tol: expected a number >= 0, got -1"):
+        ts.sinkhorn_sharded(torch.rand(2, 3), eps=0.1, tol=-1)
+    with pytest.raises(ValueError, match=r"target: expected the shape of cost \(2, 3\), got \(2, 2\)"):
+        ts.learning_to_match_sharded(torch.rand(2, 3), torch.ones(2, 2), eps=0.1)
+    with pytest.raises(ValueError, match="target: expected finite entries >= 0, got -1"):
+        ts.learning_to_match_sharded(torch.rand(2, 2), -torch.ones(2, 2), eps=0.1)
+    for name, wrong in (("max_iter", {"max_iter": 0}), ("tol", {"tol": -1.0}), ("mass", {"mass": 0.5, "sharded": True})):
+        with pytest.raises(ValueError, match=f"LearningToMatch: {name}: expected"):
+            ts.losses.LearningToMatch(4, **wrong)
 
 
 def test_needs_a_process_group():

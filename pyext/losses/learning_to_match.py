@@ -95,8 +95,8 @@ class LearningToMatch(nn.Module):
         check_groups(type(self).__name__, groups, len(points[0]))
         columns, M, own = points, self.M, slice(None)
         if self.sharded and rows is not None:
-            *columns, M = shared(*points, self.M)
-            own = rows
+            *others, M = shared(*points[1:], self.M)  # the first is never in the columns
+            columns, own = [points[0], *others], rows
         pairs = index_pairs(embeddings)
         losses = [self._match(points[i], columns[j], M, both_present(embeddings, present, i, j), groups, own) for i, j in pairs]
         loss = torch.stack(losses).mean()

@@ -102,6 +102,7 @@ class _Plan(torch.autograd.Function):
         shifted = C.masked_fill(off, torch.inf)
         f = finite(shifted.amin(2)) if C.shape[1] else a                                     # (B, n)
         g = (shifted - f[:, :, None]).amin(1) if C.shape[1] else torch.full_like(b, torch.inf)
+        del shifted
         dist.all_reduce(g, dist.ReduceOp.MIN, group=group)
         g = finite(g)                                                                        # (B, m)
         kernel = lambda: ((f[:, :, None] + g[:, None] - C) / eps).exp().masked_fill(off, 0)  # noqa: E731
