@@ -22,7 +22,8 @@ def seed_words(seed: int | None, generator: torch.Generator | None, device: torc
         if generator is not None:
             raise ValueError("seed, generator: expected at most one of them, got both")
         seed = _unsigned(seed)
-        return torch.tensor([seed % 2**32, seed // 2**32], dtype=torch.int64, device=device)
+        low, high = seed % 2**32, seed // 2**32
+        return torch.arange(2, device=device) * (high - low) + low  # made there: a copy from the host would wait, and no graph takes it
     words = torch.randint(0, 2**32, (2,), generator=generator, device=device, dtype=torch.int64)
     rank = _rank() if generator is None else 0
     return (words + rank * 0x9E3779B9) & 0xFFFFFFFF if rank else words
@@ -31,6 +32,12 @@ def seed_words(seed: int | None, generator: torch.Generator | None, device: torc
 def generator_of(seed: int) -> torch.Generator:
     """On the CPU, so that every device gets the same draws."""
     return torch.Generator().manual_seed(_unsigned(seed))
+
+
+def normals(*shape: int, generator: torch.Generator | None, device: torch.device | str | None, dtype: torch.dtype) -> Tensor:
+    """Drawn in float32, and so the same for every dtype."""
+    source = {} if generator is None else {"generator": generator}  # even None asks for sizes that torch.compile knows
+    return torch.randn(*shape, **source, device=device, dtype=torch.float32).to(dtype)
 
 
 def take_or_draw(

@@ -52,6 +52,12 @@ def _seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _validating_distributions():
+    """torch.compile turns validation off for the whole process, the tests that follow included."""
+    torch.distributions.Distribution.set_default_validate_args(__debug__)
+
+
 @pytest.fixture(params=BACKENDS)
 def backend(request):
     """A backend's name; where it needs a GPU and there is one, tensors are made there."""

@@ -145,6 +145,12 @@ def test_compile_fullgraph(name):
         torch.testing.assert_close(result, CALLS[name](x))
 
 
+def test_compile_with_sizes_that_change():
+    f = torch.compile(lambda x, n: ts.sliced_wasserstein_sphere(x, x.flip(0), n), fullgraph=True, backend="aot_eager", dynamic=True)
+    for n, size in [(8, 5), (9, 5), (9, 7)]:
+        assert f(unit(4, size, 8).float(), n).shape == (4,)
+
+
 def test_compiled_draws_are_new_each_call():
     x = unit(6, 16).float()
     f = torch.compile(lambda x: ts.vmf_sample(x, torch.full((6,), 20.0), 4), fullgraph=True, backend="aot_eager")

@@ -1,12 +1,14 @@
 """Random great circles."""
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from .._checks import whole_number
 from .._linalg import matmul
+from .._seed import normals
 
 
 def great_circles(
@@ -42,9 +44,7 @@ def great_circles(
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"great_circles: dtype: expected float32 or float64, got {dtype}")
 
-    def normal(*shape: int) -> Tensor:  # always float32 draws: the same circles for both dtypes
-        return torch.randn(*shape, generator=generator, device=device, dtype=torch.float32).to(dtype)
-
+    normal = partial(normals, generator=generator, device=device, dtype=dtype)
     if method == "iid":
         return torch.stack(_gram_schmidt(*normal(2, n, d)), -1)
     if method == "orthogonal":

@@ -1,13 +1,11 @@
 """Parallelly sliced Wasserstein distance on the sphere: points are projected on axes."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from .._checks import check_floating, check_min_dim, shares
 from .._linalg import matmul
-from .._seed import take_or_draw
+from .._seed import normals, take_or_draw
 from .circular_wasserstein import batch_shape, check_order
 
 
@@ -98,9 +96,5 @@ def _axes(
     function: str, n: int, like: Tensor, projections: Tensor | None, generator: torch.Generator | None, seed: int | None
 ) -> Tensor:
     d = like.shape[-1]
-
-    def normal(n: int, **where: Any) -> Tensor:
-        return torch.randn(n, d, **where | {"dtype": torch.float32}).to(where["dtype"])
-
-    axes = take_or_draw(function, n, like, (d,), projections, generator, seed, normal)
+    axes = take_or_draw(function, n, like, (d,), projections, generator, seed, lambda n, **how: normals(n, d, **how))
     return (axes / axes.norm(dim=-1, keepdim=True)).mT

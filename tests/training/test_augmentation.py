@@ -68,7 +68,7 @@ def test_crops_are_those_of_the_published_law(height, width):
 def test_crops_are_resized_as_by_pillow():
     """Filtered where they shrink: without that a picture of noise would keep its contrast."""
     pixels = np.random.default_rng(0).integers(60, 190, (90, 120, 3), dtype=np.uint8)  # Pillow clips between its two passes
-    x = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+    x = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # bytes
     for key in range(8):
         top, left, height, width = boxes(90, 120, [key])[0].round().astype(int)
         part = Image.fromarray(pixels[top : top + height, left : left + width]).resize((32, 32), Image.Resampling.BICUBIC)
@@ -118,6 +118,12 @@ def test_what_is_drawn_for_one_does_not_depend_on_the_other():
     for key in range(20):
         cropped = Augmentation(16, ["crop"])(x, [key])
         assert torch.equal(Augmentation(16, ["flip"])(cropped, [key]), Augmentation(16, ["crop", "flip"])(x, [key]))
+
+
+def test_bytes_are_floats_from_0_to_1():
+    x = torch.randint(256, (3, 3, 30, 40), dtype=torch.uint8)
+    for chosen in ([], ["crop"], ["erase"], ["crop", "flip", "erase"]):
+        torch.testing.assert_close(Augmentation(24, chosen)(x, range(3)), Augmentation(24, chosen)(x / 255, range(3)), atol=1e-6, rtol=0)
 
 
 def test_threads_do_not_change_a_bit():

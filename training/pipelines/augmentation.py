@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
 
 import torch
 from kornia.augmentation import RandomErasing, RandomHorizontalFlip, RandomResizedCrop
@@ -13,17 +12,22 @@ from torch.nn.functional import interpolate
 from ..seeding import derive
 
 
+def unit(x: Tensor) -> Tensor:
+    """Bytes as floats from 0 to 1; floats as they are."""
+    return x.float().div_(255) if x.dtype == torch.uint8 else x
+
+
 class _FilteredCrop(RandomResizedCrop):
     """kornia's parts, resized by torch's bicubic filter as Pillow's is: kornia's own resizing aliases where it shrinks."""
 
-    def apply_transform(self, x: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, params: dict[str, Tensor]) -> Tensor:
         corners = params["src"].long()[:, [0, 2]].flatten(1).tolist()  # left, top, right, bottom: the last pixels inside
         parts = [picture[None, :, t : b + 1, l : r + 1] for picture, (l, t, r, b) in zip(x, corners, strict=True)]
-        return torch.cat([interpolate(part, flags["size"], mode="bicubic", antialias=True) for part in parts]).clamp(0, 1)
+        return torch.cat([interpolate(unit(part), self.flags["size"], mode="bicubic", antialias=True) for part in parts]).clamp(0, 1)
 
 
 class Augmentation:
-    """(B, 3, H, W) pictures in 0 .. 1 and B keys to pictures in 0 .. 1, on the pictures' device: (B, 3, size, size) with "crop".
+    """(B, 3, H, W) pictures, bytes or floats from 0 to 1, and B keys to floats from 0 to 1 on their device: (B, 3, size, size) with "crop".
 
     "crop" takes a part of .08 to 1 of the area and of sides 3:4 to 4:3, "flip" mirrors every second, "erase" greys a rectangle of .02 to
     .33 of the area in every fifth (ISMIR 2024, section 4.1.2). What is drawn for a picture depends on its key and size alone, so that a
@@ -42,8 +46,8 @@ class Augmentation:
         for name, step in self.steps.items():
             drawn = [_draw(step, (1, *x.shape[1:]), derive(key, name)) for key in keys]
             joint = {entry: torch.cat([draws[entry] for draws in drawn]) for entry in drawn[0]}
-            x = step(x, params={**joint, "forward_input_shape": torch.tensor(x.shape)})
-        return x
+            x = step(x if name == "crop" else unit(x), params={**joint, "forward_input_shape": torch.tensor(x.shape)})
+        return unit(x)
 
 
 def _draw(step: nn.Module, shape: tuple[int, ...], seed: int) -> dict[str, Tensor]:

@@ -52,9 +52,11 @@ class Picture:
         """What an RGB picture becomes; `generator` gives the key of its augmentation."""
         augmented = generator is not None and bool(self.augment)
         pixels = np.array(image) if augmented and "crop" in self.augment else self._middle(image)
-        x = torch.from_numpy(pixels).permute(2, 0, 1).float().div_(255)  # (3, H, W)
+        x = torch.from_numpy(pixels).permute(2, 0, 1)  # (3, H, W) uint8
         if augmented:
             x = self.augmentation(x[None], [int(generator.integers(2**63))])[0]
+        else:
+            x = x.float().div_(255)
         return ((x - self.mean) / self.deviation).contiguous()
 
     def _middle(self, image: Image.Image) -> np.ndarray:
