@@ -236,29 +236,35 @@ def _override(values: dict[str, object], text: str) -> None:
     names = [name.strip() for name in key.split(".")]
     if not equals or len(names) < 2 or not all(names):
         raise UserError(f"--set {text}: expected section.key=value, for example --set optim.lr=1e-3")
-    hints = typing.get_type_hints(Config)
-    check_known(names[0], hints, f"--set {text}: unknown section")
-    keys = typing.get_type_hints(hints[names[0]])
-    check_known(names[1], keys, f"--set {text}: unknown key", f"{names[0]}.")
-    hint = keys[names[1]]
-    inner = typing.get_args(hint)[1] if typing.get_origin(hint) is dict else None
-    if inner and len(names) == 3:
-        hint = inner
-    elif dataclasses.is_dataclass(inner) and len(names) == 4:  # a key of what lies under a name of the table
-        keys = typing.get_type_hints(inner)
-        check_known(names[3], keys, f"--set {text}: unknown key", ".".join(names[:3]) + ".")
-        hint = keys[names[3]]
-        table = values.get(names[0], {}).get(names[1], {})
-        if isinstance(table.get(names[2]), str):
-            table[names[2]] = {"name": table[names[2]]}
-    elif len(names) > 2:
-        raise UserError(f"--set {text}: {names[0]}.{names[1]} holds a single value, not a table")
+    hint = _hint_of(names, f"--set {text}")
     table = values
-    for name in names[:-1]:
-        table = table.setdefault(name, {})
-        if not isinstance(table, dict):
+    for depth, name in enumerate(names[:-1]):
+        inside = table.setdefault(name, {})
+        if depth == 2 and isinstance(inside, str):  # an encoder by its name alone
+            inside = table[name] = {"name": inside}
+        if not isinstance(inside, dict):
             raise UserError(f"--set {text}: the recipe does not hold a table at {name}")
+        table = inside
     # The value is checked here rather than with the recipe so that the message names --set.
     parsed = parse(raw.strip(), hint)
     converted = convert(parsed, hint, f"--set {text}")
     table[names[-1]] = parsed if dataclasses.is_dataclass(hint) else converted
+
+
+def _hint_of(names: list[str], where: str) -> object:
+    """The type of the value at section.key, section.key.name of a table, or section.key.name.key of an encoder."""
+    hints = typing.get_type_hints(Config)
+    check_known(names[0], hints, f"{where}: unknown section")
+    keys = typing.get_type_hints(hints[names[0]])
+    check_known(names[1], keys, f"{where}: unknown key", f"{names[0]}.")
+    hint = keys[names[1]]
+    inner = typing.get_args(hint)[1] if typing.get_origin(hint) is dict else None
+    if len(names) == 2:
+        return hint
+    if inner and len(names) == 3:
+        return inner
+    if dataclasses.is_dataclass(inner) and len(names) == 4:
+        keys = typing.get_type_hints(inner)
+        check_known(names[3], keys, f"{where}: unknown key", ".".join(names[:3]) + ".")
+        return keys[names[3]]
+    raise UserError(f"{where}: {names[0]}.{names[1]} holds a single value, not a table")

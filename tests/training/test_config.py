@@ -124,6 +124,14 @@ def test_bad_recipes(text, message, tmp_path):
     assert message in str(error.value)
 
 
+def test_overrides_of_recipes_without_such_a_table(tmp_path):
+    for text in ("model = 3", "[model]\nencoders = 3", "[model.encoders]\ntext = 3"):
+        with pytest.raises(UserError, match="--set .*: the recipe does not hold a table at"):
+            config.load(write(tmp_path, text), ["model.encoders.text.lr=1e-4"])
+    short = config.load(write(tmp_path, '[model.encoders]\ntext = "bert"'), ["model.encoders.text.lr=1e-4"])
+    assert short.model.encoders["text"] == config.Encoder("bert", lr=1e-4)
+
+
 def test_unreadable_recipes(tmp_path):
     binary = tmp_path / "r.toml"
     binary.write_bytes(b"\xff\xfe\x00")
