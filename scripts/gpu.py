@@ -169,7 +169,7 @@ def environment(extra: dict[str, str]) -> dict[str, str]:
 
 
 def execute(command: list[str], log: Path, seconds: float, env: dict[str, str]) -> int:
-    """Exit code; 124 where the time ran out, after a moment to say what is known. The log gets the output; the process group ends with it."""
+    """Exit code; 124 where the time ran out, after a moment to say what is known. The log gets the output, its process group ends too."""
     if seconds <= 0:
         return 124
     with log.open("ab") as file:
