@@ -12,6 +12,7 @@ from .ops.circular_wasserstein import circular_wasserstein
 from .ops.frechet_mean import chordal_mean, frechet_mean
 from .ops.great_circles import great_circles
 from .ops.learning_to_match import learning_to_match
+from .ops.learning_to_match_sharded import learning_to_match_sharded
 from .ops.mahalanobis_cost import mahalanobis_cost
 from .ops.parallel_slices import sliced_wasserstein_sphere_parallel
 from .ops.psd_project import psd_project
@@ -37,6 +38,7 @@ __all__ = [
     "frechet_mean",
     "great_circles",
     "learning_to_match",
+    "learning_to_match_sharded",
     "losses",
     "mahalanobis_cost",
     "partial_sinkhorn",

@@ -1,7 +1,20 @@
-"""Linear systems."""
+"""Matrix products that keep their precision, and linear systems."""
+
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
+
+
+def no_autocast(like: Tensor) -> AbstractContextManager:
+    """Within it, matrix products of tensors on the device of `like` keep their dtype."""
+    return nullcontext() if like.is_meta else torch.autocast(like.device.type, enabled=False)  # there is none for meta tensors
+
+
+def matmul(A: Tensor, B: Tensor) -> Tensor:
+    """A @ B in their own dtype, under autocast too: three digits are too few for angles and means."""
+    with no_autocast(A):
+        return A @ B
 
 
 def solve(A: Tensor, b: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ DETERMINISTIC = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # a workspace of fixed s
 NEEDED = ["torch", "numpy", "setuptools", "pybind11", "pytest", "pluggy", "iniconfig", "packaging", "pygments"]
 WANTED = ["scipy", "mpmath", "ot", "ruff", "ninja", "triton", "xdist", "execnet"]  # tests, peers, a faster build, tests side by side
 WHEELS = {"ot": "pot", "xdist": "pytest_xdist"}  # where a wheel is not called as its module
-TRAINING = ["matplotlib", "onnxruntime", "PIL", "safetensors", "sklearn", "soundfile", "tqdm", "transformers"]
+TRAINING = ["kornia", "matplotlib", "onnxruntime", "PIL", "safetensors", "sklearn", "soundfile", "tqdm", "transformers"]
 FIRST = ["vmf_sample", "sliced_wasserstein", "sinkhorn", "loss_step", "mahalanobis_cost"]  # of the benchmarks, if the time runs out
 SHARE = 0.6  # of what is left of --total, for a step that others follow
 PYTEST = ["-P", "-m", "pytest", "-p", "no:cacheprovider", "-o", "addopts=-ra --import-mode=importlib --strict-markers"]

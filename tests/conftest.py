@@ -12,6 +12,19 @@ import torch  # noqa: E402
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports transphere or triton
+    from triton.runtime import interpreter
+
+    # Where one function calls another, the interpreter looks all of triton.language through for what to replace by its own, each time anew,
+    # which takes longer than the function. Once a function is enough.
+    prepared, first_call = set(), interpreter.InterpretedFunction.__call__
+
+    def _call(self, *args, **kwargs):
+        if self.fn in prepared:
+            return self.rewrite()(*args, **kwargs)
+        prepared.add(self.fn)
+        return first_call(self, *args, **kwargs)
+
+    interpreter.InterpretedFunction.__call__ = _call
 
 import emulated  # noqa: E402
 
@@ -37,6 +50,12 @@ def _poisoned_memory():
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _validating_distributions():
+    """torch.compile turns validation off for the whole process, the tests that follow included."""
+    torch.distributions.Distribution.set_default_validate_args(__debug__)
 
 
 @pytest.fixture(params=BACKENDS)

@@ -185,7 +185,15 @@ def test_half_type_and_empty_batch():
     assert ts.circular_wasserstein(torch.rand(0, 4), torch.rand(0, 5), p=2).shape == (0,)
 
 
-@pytest.mark.parametrize("p", [0.5, 0, -1, math.inf, math.nan, "2", True, None])
+def test_no_second_derivatives():
+    """The slopes change with the points: a penalty on them must not pass for one."""
+    u = torch.rand(1, 4, dtype=torch.float64, requires_grad=True)
+    (g,) = torch.autograd.grad(ts.circular_wasserstein(u, torch.rand(1, 5, dtype=torch.float64), p=2).square().sum(), u, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        g.square().sum().backward()
+
+
+@pytest.mark.parametrize("p", [0.5, 0, -1, 500, math.inf, math.nan, "2", True, None])
 def test_bad_order(p):
     with pytest.raises(ValueError, match="p: expected a number >= 1"):
         ts.circular_wasserstein(torch.rand(3), torch.rand(3), p=p)

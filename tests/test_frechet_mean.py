@@ -138,7 +138,24 @@ def test_bad_input(unit):
         for f in (ts.frechet_mean, ts.chordal_mean):
             with pytest.raises(ValueError, match=message):
                 f(*args)
+            with pytest.raises(ValueError, match="weights: expected rows with a positive sum"):
+                f(z, torch.zeros(3).double())
     assert math.isclose(ts.chordal_mean(z).norm().item(), 1)
+    for bad in (3 * z, z * torch.tensor([[1.0], [0], [1]])):
+        with pytest.raises(ValueError, match="frechet_mean: z: expected unit vectors, got one of length [30]"):
+            ts.frechet_mean(bad)
+    ts.frechet_mean(bad, torch.tensor([1.0, 0, 1]).double())  # what has no weight is not looked at
+    for how, message in [(dict(max_iter=1.5), "max_iter: expected an integer >= 0"), (dict(tol=math.nan), "tol: expected a number >= 0")]:
+        with pytest.raises(ValueError, match=message):
+            ts.frechet_mean(z, **how)
+
+
+def test_autocast_does_not_decide():
+    z = cap(9, 5, 0.8).float()
+    for mean in (ts.frechet_mean, ts.chordal_mean):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            got = mean(z)
+        assert torch.equal(got, mean(z))
 
 
 @pytest.mark.parametrize("n", [3, 200])

@@ -126,6 +126,11 @@ def test_equal_embeddings_and_half():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(loss(e)[0], LearningToMatch.forward(loss, e)[0])
     assert loss({k: t.bfloat16() for k, t in e.items()})[0].dtype == torch.float32
+    partial = LearningToMatch(6, mass=0.5)
+    value = partial(e)[0]
+    with torch.device("meta"):  # as large models are made
+        assert LearningToMatch(6).M.is_meta
+        assert torch.equal(partial(e)[0], value)
 
 
 @pytest.mark.parametrize(

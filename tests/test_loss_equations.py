@@ -377,6 +377,18 @@ def test_what_all_share(loss):
             assert (x["text"].grad[absent].abs() < 1e-12).all()
     with pytest.raises(ValueError, match=r"groups: expected whole numbers of shape \(6,\), got torch.float32"):
         loss(laws(), None, torch.zeros(BATCH))
+    there = {"text": torch.arange(BATCH) != 2}
+    values, gradients = [], []
+    for absent in (0.0, math.nan):  # nothing of what is absent reaches the others
+        x = points()
+        x["text"] = torch.where(there["text"][:, None], x["text"], absent).detach().requires_grad_()
+        kappa = torch.full((BATCH,), 9.0).double()
+        given = {n: ts.VonMisesFisher(normalize(v, dim=-1), kappa, validate_args=False) for n, v in x.items()}
+        torch.manual_seed(1)
+        value, _ = loss(given, there)
+        values.append(value)
+        gradients.append(torch.autograd.grad(value, [v for n, v in x.items() if n != "text"]))
+    assert values[0] == values[1] and all(map(torch.equal, *gradients))
     with pytest.raises(ValueError, match="duplicates: expected one of"):
         type(loss)(**({"eps": 1.0} if isinstance(loss, losses.EntropicContrastive) else {}), duplicates="keep")
     with pytest.raises(ValueError, match="expected at least two modalities"):
@@ -394,14 +406,20 @@ def test_bad_arguments():
         (lambda: losses.MCInfoNCE(0), "temperature: expected"),
         (lambda: losses.MPC(temperature=0), "temperature: expected"),
         (lambda: losses.MPC()(points()), "image: expected a VonMisesFisher, got Tensor"),
-        (lambda: losses.MMCosine(1), "classes: expected a whole number >= 2"),
-        (lambda: losses.MMCosine(3, scale=0), "scale: expected a number > 0 or None"),
+        (lambda: losses.MMCosine(1), "classes: expected an integer >= 2"),
+        (lambda: losses.MMCosine(3, scale=0), "scale: expected a number > 0"),
         (lambda: losses.MMCosine(3, bound="x"), "bound: expected one of"),
         (lambda: losses.MMCosine(3, probability=0.2), "probability: expected a number between"),
         (lambda: losses.MMCosine(3, modalities={"image": 4})(points(), labels=GROUPS), "image: expected features of width 4, got 5"),
         (lambda: losses.MMCosine(3, modalities={"image": 5})(points(), labels=GROUPS), "text: expected a modality among"),
         (lambda: losses.MMCosine(4)(points(), labels=torch.zeros(3).long()), "labels: expected whole numbers of shape"),
         (lambda: losses.MMCosine(4)({}, labels=GROUPS), "at least one modality"),
+        (lambda: losses.MMCosine(4)(points(), labels=torch.full((BATCH,), 4)), "labels: expected classes from 0 to 3, got 4"),
+        (lambda: losses.MMCosine(4)(points(), {"smell": torch.ones(BATCH).bool()}, labels=GROUPS), "present: expected modalities among"),
+        (lambda: losses.ProbabilisticContrastive(n_samples=0), "n_samples: expected an integer >= 1, got 0"),
+        (lambda: losses.SphericalSliced(0), "n_projections: expected an integer >= 1, got 0"),
+        (lambda: losses.Harnessed(max_grad=0), "max_grad: expected a positive number"),
+        (lambda: losses.PCME(0), "n_samples: expected an integer >= 1"),
         (lambda: losses.MMCosine(4)({"a": torch.ones(2, 3), "b": torch.ones(3, 3)}, labels=GROUPS), "b: expected features of shape"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -193,6 +193,11 @@ def test_bad_input(unit):
         (e, {"music": torch.ones(5).bool()}, "present: expected modalities among"),
         (e, {"text": torch.ones(5)}, r"present\['text'\]: expected bool"),
         (e, {"text": torch.ones(4).bool()}, r"present\['text'\]: expected bool"),
+        (e, {"text": [True] * 5}, r"present\['text'\]: expected bool of shape \(5,\), got list"),
+        (list(e.values()), None, "embeddings: expected a mapping from the names of modalities, got list"),
+        (e | {"text": torch.ones(5, 8).long()}, None, "text: expected a tensor of a floating dtype or .* got a tensor of torch.int64"),
+        (e | {"text": ts.PowerSpherical(unit(5, 8), 1.0)}, None, "text: .* got PowerSpherical"),
+        ({m: unit(0, 8) for m in "ab"}, None, r"a: expected embeddings of shape \(batch, d\), batch >= 1, got \(0, 8\)"),
     ]:
         for module in (loss, loss.contrastive, loss.sliced):
             with pytest.raises(ValueError, match=message):

@@ -239,6 +239,8 @@ def test_vmap():
         (lambda: (torch.ones(4), torch.ones(3, 4)), r"x: expected at least 2 dimensions, got shape \(4,\)"),
         (lambda: (torch.ones(3, 4), torch.ones(3, 4).double()), "y: expected torch.float32 as x, got torch.float64"),
         (lambda: (torch.ones(3, 4).int(), torch.ones(3, 4)), "x: expected a floating dtype, got torch.int32"),
+        (lambda: (torch.ones(3, 4), None), "y: expected a tensor, got None"),
+        (lambda: (torch.ones(3, 4).to(torch.float8_e4m3fn), torch.ones(3, 4)), "x: .* got torch.float8_e4m3fn; taken are float64"),
         (lambda: (torch.ones(3, 4), torch.ones(3, 4), torch.ones(4, 3)), r"M: expected shape \(4, 4\) or \(4,\), got \(4, 3\)"),
         (lambda: (torch.ones(3, 4), torch.ones(3, 4), torch.ones(2, 4, 4)), r"M: expected shape \(4, 4\) or \(4,\), got \(2, 4, 4\)"),
         (lambda: (torch.ones(3, 4), torch.ones(3, 4), torch.ones(4, 4).int()), "M: expected a floating dtype"),

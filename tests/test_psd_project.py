@@ -157,6 +157,7 @@ def test_compiles_and_leaves_its_argument_alone():
         (lambda: ts.psd_project(torch.ones(3, 3).int()), "M: expected a floating dtype"),
         (lambda: ts.psd_project(torch.eye(3), method="svd"), "method: expected 'auto', 'eigh' or 'polar', got 'svd'"),
         (lambda: ts.psd_project(torch.eye(3), floor=math.nan), "floor: expected a finite number, got nan"),
+        (lambda: ts.psd_project(torch.eye(3), floor="0"), "floor: expected a finite number, got '0'"),
         *[(lambda m=m: ts.psd_project(torch.full((3, 3), math.nan), method=m), "M: expected finite entries") for m in METHODS],
     ],
 )

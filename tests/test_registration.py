@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from samples import SAMPLES, unit
+from torch.autograd import forward_ad
 
 import transphere as ts
 from transphere import _library
@@ -56,13 +57,14 @@ def test_vmap_equals_a_loop(name, variant):
 
 REFUSED = {
     "sinkhorn": lambda x: ts.sinkhorn(x, eps=0.1).value.sum(),
-    "vmf_sample": lambda x: ts.vmf_sample(x, torch.ones(len(x)), 3, seed=1).sum(),
+    "vmf_sample": lambda x: ts.vmf_sample(x, torch.ones(len(x), dtype=x.dtype), 3, seed=1).sum(),
     "vmf_entropy": lambda x: ts.vmf_entropy(x, 8).sum(),
     "circular_wasserstein": lambda x: ts.circular_wasserstein(x, x).sum(),
     "sliced_wasserstein_sphere": lambda x: ts.sliced_wasserstein_sphere(x, x, 4).sum(),
     "frechet_mean": lambda x: ts.frechet_mean(x).sum(),
     "mahalanobis_cost": lambda x: ts.mahalanobis_cost(x, x).sum(),
     "psd_project": lambda x: ts.psd_project(x.mT @ x).sum(),
+    "learning_to_match": lambda x: ts.learning_to_match(x @ x.mT, eps=0.5),
 }
 
 
@@ -72,6 +74,21 @@ def test_functional_gradients_are_refused_clearly(name):
     for transform in (torch.func.grad, torch.func.jacrev):
         with pytest.raises(RuntimeError, match=f"{name}: torch.func.grad and its kin are not supported; use torch.autograd.grad"):
             transform(REFUSED[name])(x)
+    with pytest.raises(RuntimeError, match=f"{name}: torch.func.grad and its kin are not supported"):  # not tangents of 0
+        torch.func.jvp(REFUSED[name], (x,), (x,))
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match=f"{name}: forward-mode derivatives are not supported"):
+        REFUSED[name](forward_ad.make_dual(x, x))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("name", REFUSED)
+def test_vmap(name):
+    x = unit(2, 3, 8)
+    x = torch.nn.functional.normalize(x + x.mean(-2, keepdim=True), dim=-1).requires_grad_()
+    x = x.detach().abs().requires_grad_() if name == "vmf_entropy" else x
+    mapped, each = torch.func.vmap(REFUSED[name], randomness="different")(x), torch.stack([REFUSED[name](z) for z in x])
+    torch.testing.assert_close(mapped, each)
+    torch.testing.assert_close(*(torch.autograd.grad(y.sum(), x)[0] for y in (mapped, each)))
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -126,6 +143,12 @@ def test_compile_fullgraph(name):
     seeded = ("vmf_sample", "vmf_entropy", "vmf_fit", "circular_wasserstein", "circular_wasserstein_power", "circular_embedding")
     if name in seeded:
         torch.testing.assert_close(result, CALLS[name](x))
+
+
+def test_compile_with_sizes_that_change():
+    f = torch.compile(lambda x, n: ts.sliced_wasserstein_sphere(x, x.flip(0), n), fullgraph=True, backend="aot_eager", dynamic=True)
+    for n, size in [(8, 5), (9, 5), (9, 7)]:
+        assert f(unit(4, size, 8).float(), n).shape == (4,)
 
 
 def test_compiled_draws_are_new_each_call():

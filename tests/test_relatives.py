@@ -43,10 +43,16 @@ def test_parallel_slices_draw_axes_and_refuse_bad_input(unit):
     bad = x.clone()
     bad[1, 0, 0] = math.nan
     assert parallel(bad, y, seed=1).isnan().tolist() == [False, True, False]
+    assert parallel(x, y, projections=torch.zeros(1, 8)).isnan().all()
+    z = x.float()  # heights .06 apart, whose 32nd power float32 does not hold
+    torch.testing.assert_close(parallel(z, 0.97 * z, p=32, seed=1).double(), parallel(x, 0.97 * x, p=32, seed=1), rtol=1e-4, atol=0)
     for change, message in [
         (dict(y=unit(4, 7)), "y: expected vectors of dimension 8"),
         (dict(y=y[:0]), "at least one point"),
         (dict(p=0), "p: expected a number >= 1"),
+        (dict(p=33), "p: expected a number >= 1 and <= 32, got 33"),
+        (dict(projections=[1.0]), "projections: expected a tensor of a floating dtype, got list"),
+        (dict(seed=0.5), "seed: expected an integer of 64 bits, got 0.5"),
         (dict(n_projections=0), "n_projections: expected an integer >= 1"),
         (dict(projections=unit(4, 7)), r"projections: expected shape \(P, 8\), got \(4, 7\)"),
         (dict(projections=unit(4, 8), seed=1), "at most one of"),
@@ -95,7 +101,9 @@ def test_embedding_gradients_and_bad_input():
         (lambda: ts.circular_embedding(torch.rand(3, 0)), "at least one point"),
         (lambda: ts.circular_embedding(torch.rand(3), 0), "size: expected an integer >= 1, got 0"),
         (lambda: ts.circular_embedding(torch.rand(3), weights=torch.zeros(3)), "rows with a positive sum"),
-        (lambda: ts.embedding_distance(torch.rand(3), torch.rand(4)), "b: expected 3 values as a"),
+        (lambda: ts.embedding_distance(torch.rand(3), torch.rand(4)), r"as many values in a and b, one or more, got shapes \(3,\) and"),
+        (lambda: ts.embedding_distance(torch.rand(2, 0), torch.rand(2, 0)), "as many values in a and b, one or more"),
+        (lambda: ts.embedding_distance(torch.rand(2, 3), torch.rand(4, 3)), "batch dimensions that broadcast"),
     ]:
         with pytest.raises(ValueError, match=message):
             call()

@@ -69,6 +69,7 @@ REFUSED = [
     (dict(init=(torch.zeros(4), torch.zeros(4))), r"init f: expected shape \(..., 3\)"),
     (dict(init="warm"), r"init: expected a SinkhornResult or potentials \(f, g\), got str"),
     (dict(cost=torch.rand(3)), "cost: expected at least 2 dimensions"),
+    (dict(cost=None), "cost: expected a tensor, got NoneType"),
     (dict(cost=torch.rand(0, 4)), "cost: expected at least one row and one column"),
     (dict(cost=torch.ones(3, 4, dtype=torch.int64)), "cost: expected a floating dtype"),
     (dict(backend="fast"), "backend: expected None"),
@@ -85,3 +86,5 @@ def test_refused(wrong, message):
 def test_mass_out_of_range(mass):
     with pytest.raises(ValueError, match=r"partial_sinkhorn: mass: expected a number in \(0, min\(sum a, sum b\)\], here at most 1"):
         ts.partial_sinkhorn(torch.rand(3, 4), mass, eps=0.1)
+    with pytest.raises(ValueError, match="mass: expected a number or a tensor, got None"):
+        ts.partial_sinkhorn(torch.rand(3, 4), None, eps=0.1)

@@ -255,6 +255,23 @@ def test_sources_of_circles(unit):
     torch.manual_seed(0)
     assert w() == first != second
     torch.testing.assert_close(ts.sliced_wasserstein_sphere(x.double(), y.double(), 10, seed=3), w(seed=3).double(), atol=1e-6, rtol=0)
+    assert w(seed=np.int64(3)) == w(seed=3) and w(seed=-1) == w(seed=2**64 - 1)
+    assert ts.sliced_wasserstein_sphere(x, y, np.int32(10), seed=3) == w(seed=3)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_autocast_does_not_decide(p, unit):
+    x, y = unit(6, 8, dtype=torch.float32), unit(5, 8, dtype=torch.float32, seed=1)
+    calls = [
+        lambda: ts.sliced_wasserstein_sphere(x, y, p=p, seed=0),
+        lambda: ts.sliced_wasserstein_sphere(x, x.flip(1), p=p, seed=0),
+        lambda: ts.sliced_wasserstein_sphere_uniform(x, p=p, seed=0),
+        lambda: ts.sliced_wasserstein_sphere_parallel(x, y, p=p, seed=0),
+    ]
+    for call in calls:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            got = call()
+        assert torch.equal(got, call())
 
 
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
@@ -292,14 +309,20 @@ def test_bad_input(unit):
         (dict(y=unit(8)), "y: expected at least 2 dimensions"),
         (dict(y=x.float()), "y: expected torch.float64 as x"),
         (dict(p=0.9), "p: expected a number >= 1"),
-        (dict(n_projections=0), "n: expected an integer >= 1"),
+        (dict(n_projections=0), "n_projections: expected an integer >= 1"),
         (dict(projections=torch.rand(5, 7, 2)), r"projections: expected shape \(P, 8, 2\), got \(5, 7, 2\)"),
         (dict(projections=torch.rand(5, 8, 2), seed=1), "at most one of"),
+        (dict(projections=torch.ones(5, 8, 2).long()), "projections: expected a tensor of a floating dtype, got torch.int64"),
+        (dict(seed="x"), "seed: expected an integer of 64 bits, got 'x'"),
+        (dict(seed=2**64), "seed: expected an integer of 64 bits"),
+        (dict(x_weights=torch.zeros(6, dtype=torch.float64)), "x_weights: expected rows with a positive sum"),
         (dict(x_weights=-torch.ones(6, dtype=torch.float64)), "weights: expected finite values >= 0"),
     ]
     for change, message in bad:
         with pytest.raises(ValueError, match=message):
             ts.sliced_wasserstein_sphere(**(dict(x=x, y=x) | change))
-    for pairs in ([(0, 3)], [(0, 1, 2)], [(0.0, 1)]):
+    for pairs in ([(0, 3)], [(0, 1, 2)], [(0.0, 1)], [0, 1], 5):
         with pytest.raises(ValueError, match="pairs: expected pairs of indices below 3"):
             ts.sliced_wasserstein_sphere_pairs(x, pairs)
+    both = [ts.sliced_wasserstein_sphere_pairs(x, pairs, seed=0) for pairs in (np.array([[0, 1], [1, 2]]), iter([(0, 1), (1, 2)]))]
+    assert torch.equal(*both)

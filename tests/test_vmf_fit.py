@@ -156,7 +156,7 @@ def test_bad_input(unit):
         ((z, torch.ones(5)), "weights: expected torch.float64 as z"),
         ((z, torch.ones(4).double()), "weights: expected a shape that broadcasts to"),
         ((z, -torch.ones(5).double()), "weights: expected finite values >= 0, got -1"),
-        ((z, torch.zeros(5).double()), "weights: expected a sum above 0"),
+        ((z, torch.zeros(5).double()), "weights: expected rows with a positive sum"),
         ((z, torch.full((5,), torch.nan).double()), "weights: expected finite values >= 0"),
     ]:
         with pytest.raises(ValueError, match=f"vmf_fit: {message}"):

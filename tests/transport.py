@@ -4,10 +4,7 @@ import pytest
 import torch
 from conftest import BACKENDS
 
-# Interpreted, an iteration takes 10 ms: there these tests are for `make test-slow`, and test_sinkhorn_gpu_forms.py has the kernels' forms.
-SLOW = [] if torch.cuda.is_available() else [pytest.mark.slow]
-SERVED = [pytest.param(b, marks=SLOW) if b == "triton" else b for b in BACKENDS]
-over_backends = pytest.mark.parametrize("backend", SERVED, indirect=True)
+over_backends = pytest.mark.parametrize("backend", BACKENDS, indirect=True)
 
 
 def weights(*shape, dtype=torch.float64):

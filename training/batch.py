@@ -13,7 +13,7 @@ from .data.features import features
 from .data.manifest import Item, Manifest
 from .encoders import ENCODERS
 from .encoders.networks import pipeline
-from .errors import UserError, near
+from .errors import UserError, near, under
 from .model import Inputs
 from .pipelines import Pipeline
 from .pipelines.stream import samples_of, worker_count
@@ -75,8 +75,10 @@ class Batch:
         """The items of one split; UserError when there is none."""
         chosen = [i for i, item in enumerate(self.items) if item.split == name]
         if not chosen:
-            counts = {s: sum(item.split == s for item in self.items) for s in ("train", "val", "test")}
-            raise UserError(f"the manifest has no item in the split {name!r} (it has {counts})")
+            counts = ", ".join(f"{s} {sum(item.split == s for item in self.items)}" for s in ("train", "val", "test"))
+            raise UserError(
+                f"the manifest has no item in the split {name!r} (it has {counts}); fit with --set data.split_seed=0 divides them anew"
+            )
         return self.select(chosen)
 
     def matchable(self) -> Batch:
@@ -105,12 +107,14 @@ def load_batch(manifest: Manifest, config: Config, progress: bool = True) -> Bat
     """Every item of the manifest as one Batch on the CPU: features and vectors in memory, files to be read where an encoder is trained."""
     inputs, present = {}, {}
     for name, encoder in encoders_of(manifest, config.data, config.model.encoders).items():
-        reader = pipeline(config.model.encoders[name]) if encoder == "trained" else None
+        with under(f"model.encoders.{name}"):
+            reader = pipeline(config.model.encoders[name]) if encoder == "trained" else None
         if encoder != "trained" or reader is None:
             inputs[name], present[name] = features(manifest, name, "vector" if encoder == "trained" else encoder, progress=progress)
         else:
             inputs[name] = reader
-            reader.check(manifest.items)
+            with under(f"model.encoders.{name}"):
+                reader.check(manifest.items)
             present[name] = torch.tensor([item.modalities.get(name) is not None for item in manifest.items])
     return Batch(inputs, present, list(manifest.items), manifest.root, worker_count(config.data.workers))
 
@@ -125,6 +129,9 @@ def encoders_of(manifest: Manifest, data: Data, trained: Container[str] = ()) ->
     for name in data.modalities:
         if name not in manifest.modalities:
             raise UserError(f"data.modalities: {manifest.path} has none called {name!r}; {near(name, manifest.modalities)}")
+    for name, frozen in data.encoders.items():
+        if frozen not in ENCODERS:
+            raise UserError(f"data.encoders.{name}: unknown name {frozen!r}; {near(frozen, ENCODERS)}")
     chosen = {}
     for name in data.modalities or manifest.modalities:
         entry = next((item.modalities[name] for item in manifest.items if item.modalities.get(name)), None)
@@ -140,8 +147,9 @@ def encoders_of(manifest: Manifest, data: Data, trained: Container[str] = ()) ->
         elif name.partition("_")[0] in data.encoders:  # text_fr is encoded as text is
             chosen[name] = data.encoders[name.partition("_")[0]]
         else:
+            fitting = [known for known, made in ENCODERS.items() if (made.modality == "text") == ("texts" in entry)]
             raise UserError(
-                f"{manifest.path}: nothing says how to encode {name!r}; give --set data.encoders.{name}=NAME ({', '.join(ENCODERS)}), "
+                f"{manifest.path}: nothing says how to encode {name!r}; give --set data.encoders.{name}=NAME ({', '.join(fitting)}), "
                 f"--set model.encoders.{name}=NAME (trained; docs/encoders.md), "
                 "or name the modalities to use by data.modalities"
             )

@@ -19,7 +19,7 @@ def add_arguments(commands: Any) -> None:
     step.set_defaults(call=_step)
     step.add_argument("recipe", nargs="?", default="ismir2024-full", metavar="RECIPE", help="one with encoders (default: ismir2024-full)")
     step.add_argument("--batch", type=int, metavar="N", help="items a step (default: the recipe's optim.batch_size)")
-    step.add_argument("--steps", type=int, default=3, metavar="N", help="how many are timed, after one that is not (default: 3)")
+    step.add_argument("--steps", type=int, default=3, metavar="N", help="how many are timed, after one (default: 3; 0: that one)")
     step.add_argument("--no-loader", action="store_true", help="do not measure how fast files are read")
     step.add_argument("--json", action="store_true", help="print everything as JSON instead of a table")
     step.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as for fit")
@@ -47,7 +47,7 @@ def _step(arguments: argparse.Namespace) -> None:
     from . import config as configuration
     from .bench_step import bench_step
 
-    for name, least in (("batch", 2), ("steps", 1)):
+    for name, least in (("batch", 2), ("steps", 0)):
         value = getattr(arguments, name)
         if value is not None and value < least:
             raise UserError(f"--{name}: expected at least {least}, got {value}")

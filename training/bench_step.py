@@ -9,7 +9,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from transphere import VonMisesFisher
 from .batch import Batch, moved
 from .config import Config
 from .data.manifest import Item
-from .distributed import pick_device
+from .distributed import World, pick_device
 from .encoders.networks import pipeline
 from .errors import UserError
 from .heads import Embedding
@@ -34,6 +34,7 @@ from .pipelines import Pipeline
 from .pipelines.picture import Picture
 from .pipelines.stream import worker_count
 from .run import environment
+from .step import Step
 
 CLASSES = [str(number) for number in range(101)]  # as many as UCF-101 has
 
@@ -81,9 +82,10 @@ class Report:
 
 
 def bench_step(config: Config, *, recipe: str = "", batch: int | None = None, steps: int = 3, loader: bool = True) -> Report:
-    """Measure a step of the model of `config`, with random weights, on `batch` random items (by default as many as the recipe has).
+    """Measure a step of the model of `config`, with random weights, on `batch` random items (by default as many as the recipe has), in the
+    chunks that optim.accumulate says. steps: how many after one to warm up; 0: that one alone.
 
-    UserError for a recipe without encoders that are trained.
+    UserError for a recipe without encoders that are trained, and for chunks with a BatchNorm in training.
     """
     if not config.model.encoders:
         raise UserError(f"bench step: {recipe or 'the recipe'} has no model.encoders; the heads over features train in milliseconds")
@@ -103,7 +105,7 @@ def bench_step(config: Config, *, recipe: str = "", batch: int | None = None, st
         report.memory["weights and inputs"] = clock.memory()
         for step in range(steps + 1):
             embeddings = work.step(inputs, clock)
-            if step == 0:  # it allocates, and warms up
+            if step == 0 < steps:  # it allocates, and warms up
                 clock.seconds.clear()
         report.sections, report.memory["peak of a step"] = clock.medians(), clock.peak()
         report.losses, report.memory["losses alone, over what is held"] = work.losses(embeddings, max(5, steps))
@@ -121,12 +123,36 @@ class _Work:
         self.model = build_model(config.model, dict.fromkeys(config.model.encoders, 0)).to(device).train()
         self.objective = self.loss(config.objective.name)
         self.optimizer = build_optimizer(config.optim, parameter_groups(self.model, self.objective, lr=config.optim.lr))
+        self.passes = Step(self.model, config, World(device=device))
+        self.passes.check()
 
     def loss(self, name: str) -> nn.Module:
         made = replace(self.config.objective, name=name)
         return build_objective(made, self.config.model.dim, self.config.model.encoders, CLASSES).to(self.device)
 
     def step(self, inputs: dict[str, Inputs], clock: _Clock) -> dict[str, Embedding]:
+        out = self._whole(inputs, clock) if self.config.optim.accumulate == 1 else self._in_chunks(inputs, clock)
+        with clock("optimiser"):
+            self.optimizer.step()
+            if hasattr(self.objective, "project_"):
+                self.objective.project_()
+            self.optimizer.zero_grad()
+        return out
+
+    def _in_chunks(self, inputs: dict[str, Inputs], clock: _Clock) -> dict[str, Embedding]:
+        """As the trainer takes a step with optim.accumulate."""
+        size = self.config.optim.batch_size
+        present = {name: torch.ones(size, dtype=torch.bool) for name in inputs}
+        batch = Batch(inputs, present, [Item(str(i), "train", str(i), "", {}) for i in range(size)], device=self.device)
+        with clock("embedding, without a graph"):
+            done = self.passes.embed(batch, 0, size, seed=0)
+        with clock("loss, forward and backward"):
+            loss_of(self.objective, done.leaves).backward()
+        with clock("chunks again, forward and backward"):
+            self.passes.backward(done)
+        return done.laws
+
+    def _whole(self, inputs: dict[str, Inputs], clock: _Clock) -> dict[str, Embedding]:
         out: dict[str, Embedding] = {}
         half = self.config.run.precision == "bf16"
         for name, x in inputs.items():
@@ -139,11 +165,6 @@ class _Work:
             roots = [x for law in out.values() for x in tensors_of(law)]
             slopes = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for own in leaves.values() for leaf in own]
             torch.autograd.backward(roots, slopes)
-        with clock("optimiser"):
-            self.optimizer.step()
-            if hasattr(self.objective, "project_"):
-                self.objective.project_()
-            self.optimizer.zero_grad()
         return out
 
     def losses(self, embeddings: dict[str, Embedding], repeats: int) -> tuple[dict[str, float], float]:
@@ -212,7 +233,7 @@ def _leaves(embeddings: dict[str, Embedding]) -> dict[str, list[Tensor]]:
     return {name: [x.detach().clone().requires_grad_() for x in tensors_of(law)] for name, law in embeddings.items()}
 
 
-def loss_of(loss: nn.Module, leaves: dict[str, list[Tensor]]) -> Tensor:
+def loss_of(loss: nn.Module, leaves: Mapping[str, Sequence[Tensor]]) -> Tensor:
     """The loss of the embeddings that `tensors_of` took apart; of labels one after the other where it classifies."""
     laws = {name: VonMisesFisher(*x, validate_args=False) if len(x) == 2 else x[0] for name, x in leaves.items()}
     if "labels" not in inspect.signature(loss.forward).parameters:

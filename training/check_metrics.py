@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from . import brute_force, checkpoint
+from .arguments import command
 from .data.groups import SHARES
 from .metrics import retrieval_metrics
 
@@ -116,8 +117,7 @@ def made_up() -> Iterator[Compared]:
 def add_arguments(commands: Any) -> None:
     """Join the command to `transphere check`."""
     text = "compute every metric of a run again by plain loops in float64, and say where they differ"
-    parser = commands.add_parser("metrics", help=text, description=text[0].upper() + text[1:] + ".")
-    parser.set_defaults(call=run_check_metrics)
+    parser = command(commands, "metrics", run_check_metrics, text)
     parser.add_argument("run", type=Path, nargs="?", metavar="RUN", help="the folder of a run; without one, made-up scores with ties")
     parser.add_argument("--split", choices=tuple(SHARES), default="test", help="which items (default: test)")
     parser.add_argument("--data", metavar="MANIFEST", help="the manifest, if it has moved since the run was trained")

@@ -44,7 +44,7 @@ def read_json(path: Path) -> dict | None:
     except FileNotFoundError:
         return None
     except (ValueError, OSError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); delete it to have it made again") from None
+        raise UserError(f"{path}: cannot be read: {error}") from None
 
 
 def save_state(path: Path, state: dict) -> None:
@@ -96,7 +96,7 @@ def load_state(path: Path) -> dict:
             raise ValueError("it holds something else")
         return state
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        first = str(error).splitlines()[0].partition(". ")[0] if str(error) else "it ends too early"
         raise UserError(f"{path}: not a readable checkpoint ({first}); delete it to start the run anew") from None
 
 

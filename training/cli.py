@@ -1,18 +1,20 @@
-"""The command line: transphere fit | eval | embed | search | plot | data | check | demo."""
+"""The command line: transphere demo | fit | eval | plot | embed | search | experiment | bench | check | data."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from . import bench, check, experiment_command
+from .arguments import command, sentence
 from .errors import LostProcess, Stopped, UserError
 
 EXIT_USER, EXIT_NOT_FINITE, EXIT_LOST, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 3, 4, 75, 130
+# Of a GPU, of a CPU, and of an operator of ours, to which torch does not give its reason:
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", '"aten::new_empty"')
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,19 +23,29 @@ def main(argv: list[str] | None = None) -> int:
     0 done, 2 something the user can put right, 3 a loss that is not finite, 4 another process of a distributed run is gone, 75 stopped by
     SIGTERM or SIGUSR1 and saved, 130 interrupted.
     """
-    arguments = _parser().parse_args(argv)
     try:
+        arguments = _parser().parse_args(argv)
         return arguments.call(arguments) or 0
     except UserError as error:
         return _fail(str(error), EXIT_USER)
     except ArithmeticError as error:
-        return _fail(f"{error}. The last good checkpoint is kept", EXIT_NOT_FINITE, alike=True)
+        return _fail(f"{error}. What was saved before is kept", EXIT_NOT_FINITE, alike=True)
     except LostProcess as error:
         return _fail(f"{error}. --resume auto goes on from the last checkpoint", EXIT_LOST)
     except Stopped as error:
         return _fail(f"{error}; the same command with --resume auto goes on", EXIT_STOPPED, alike=True)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command (fit: with --resume auto) goes on from what is finished", EXIT_INTERRUPTED)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("transphere"):
+            raise
+        return _fail(f"{error}; pip install 'transphere[training]' brings what the commands need", EXIT_USER)
+    except (MemoryError, RuntimeError) as error:
+        first = str(error).partition("\n")[0]
+        if not isinstance(error, MemoryError) and not any(words in first for words in OUT_OF_MEMORY):
+            raise
+        hint = "a smaller optim.batch_size or run.eval_samples, or a larger optim.accumulate, takes less"
+        return _fail(f"out of memory; {hint} ({first[:120]})", EXIT_USER)
     except BrokenPipeError:  # the reader of a pipe has gone, as in `transphere eval RUN | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -100,15 +112,14 @@ def _data_list(arguments: argparse.Namespace) -> None:
     from .data import CORPORA
     from .data.readers import READERS
 
-    for command, known in (("transphere data build NAME", CORPORA), ("transphere data convert NAME DIR", READERS)):
-        print(f"{command}:")
+    for words, known in (("transphere data build NAME", CORPORA), ("transphere data convert NAME DIR", READERS)):
+        print(f"{words}:")
         for name, what in known.items():
             print(f"  {name:17}{what}")
 
 
 def _parser() -> argparse.ArgumentParser:
-    from .config import recipe_names
-    from .data import audit, convert, fakes
+    from . import bench, check, experiment_command
     from .embeddings import add_embed_arguments, run_embed
     from .evaluation import add_eval_arguments, run_eval
     from .search import add_search_arguments, run_search
@@ -118,44 +129,13 @@ def _parser() -> argparse.ArgumentParser:
         description="Learn a shared sphere for images, text, speech and more, and search across them.",
         epilog="Start with: transphere demo. Results are numbers and pictures in a folder; nothing is sent anywhere.",
     )
+    parser.add_argument("--version", action="version", version=f"transphere {version('transphere')}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    def command(to: Any, name: str, call: Callable[[argparse.Namespace], None], text: str, example: str = "") -> argparse.ArgumentParser:
-        made = to.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", epilog=example)
-        made.set_defaults(call=call)
-        return made
-
-    demo = command(commands, "demo", _demo, "build a small real corpus, train with and without L_S, show a table and pictures (5 minutes)")
-    demo.add_argument(
-        "--out", type=Path, default=Path("demo-results"), metavar="DIR", help="folder of the results (default: ./demo-results)"
-    )
-    demo.add_argument(
-        "--corpus",
-        default="auto",
-        choices=("auto", "tux", "emoji"),
-        help="tux: photographs, drawings, human speech; emoji: needs pip only; auto (default): tux where apt can supply it, else emoji",
-    )
-
-    fit = command(
-        commands,
-        "fit",
-        _fit,
-        "train a model",
-        example="Example: transphere fit ismir2024 --data tux --set optim.epochs=20 --set run.seed=1",
-    )
-    fit.add_argument("recipe", metavar="RECIPE", help=f"one of {', '.join(recipe_names())}, or the path of a TOML file")
-    fit.add_argument("--data", metavar="MANIFEST", help="a manifest (JSON lines), or the name of a corpus (transphere data list)")
-    fit.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/RECIPE-seedN)")
-    fit.add_argument(
-        "--resume",
-        choices=("auto", "never"),
-        default="never",
-        help="auto: go on from the last checkpoint, or begin where there is none",
-    )
-    fit.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the recipe: --set optim.lr=1e-3; repeatable"
-    )
-
+    text = "build a small real corpus, train with and without L_S, show a table and pictures (5 minutes)"
+    _add_demo_arguments(command(commands, "demo", _demo, text))
+    example = "Example: transphere fit ismir2024 --data tux --set optim.epochs=20 --set run.seed=1"
+    _add_fit_arguments(command(commands, "fit", _fit, "train a model", example))
     evaluate = command(commands, "eval", run_eval, "measure a run's best checkpoint: retrieval in every direction")
     plot = command(commands, "plot", _plot, "draw a run: training curves, a map of its embeddings, queries with their answers")
     for made in (evaluate, plot):
@@ -163,18 +143,47 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("--split", choices=("train", "val", "test"), default="test", help="which items (default: test)")
         made.add_argument("--data", metavar="MANIFEST", help="the manifest, if it has moved since the run was trained")
     add_eval_arguments(evaluate)
-
     add_embed_arguments(command(commands, "embed", run_embed, "write a run's items as points of the sphere, to a safetensors file"))
     text = "answer a text, a picture or a sound with items of any modality"
     example = 'Example: transphere search runs/ismir2024-seed0 --text "a frog" --to image --sheet frog.html'
     add_search_arguments(command(commands, "search", run_search, text, example))
-
     experiment_command.add_arguments(commands)
     bench.add_arguments(commands)
     check.add_arguments(commands)
+    _add_data_commands(commands)
+    return parser
+
+
+def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo-results"), metavar="DIR", help="folder of the results (default: ./demo-results)"
+    )
+    parser.add_argument(
+        "--corpus",
+        default="auto",
+        choices=("auto", "tux", "emoji"),
+        help="tux: photographs, drawings, human speech; emoji: needs pip only; auto (default): tux where apt can supply it, else emoji",
+    )
+
+
+def _add_fit_arguments(parser: argparse.ArgumentParser) -> None:
+    from .config import recipe_names
+
+    parser.add_argument("recipe", metavar="RECIPE", help=f"one of {', '.join(recipe_names())}, or the path of a TOML file")
+    text = "a manifest (JSON lines), its folder, or the name of a corpus (transphere data list)"
+    parser.add_argument("--data", metavar="MANIFEST", help=text)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/RECIPE-seedN)")
+    text = "auto: go on from the last checkpoint, or begin where there is none"
+    parser.add_argument("--resume", choices=("auto", "never"), default="never", help=text)
+    text = "change a key of the recipe: --set optim.lr=1e-3; repeatable"
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
+
+
+def _add_data_commands(commands: Any) -> None:
+    from .data import audit, convert, fakes
 
     text = "build a corpus, convert a dataset or your own files, look for faults in a manifest"
-    data = commands.add_parser("data", help=text, description=text[0].upper() + text[1:] + ".")
+    data = commands.add_parser("data", help=text, description=sentence(text))
     actions = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
     build = command(actions, "build", _data_build, "download a corpus and write its manifest; a second call finds everything there")
     build.add_argument("name", metavar="NAME", help="the corpus, for example tux or emoji")
@@ -185,4 +194,3 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_arguments(command(actions, "convert", convert.run, "write the manifest of a dataset, as distributed, or of your own files"))
     fakes.add_arguments(command(actions, "fake", fakes.run, "write a tiny look-alike of a dataset, to try things on"))
     audit.add_arguments(command(actions, "audit", audit.run, "look for missing and broken files, leaks between splits, shared content"))
-    return parser

@@ -21,7 +21,8 @@ from .errors import UserError, near
 RECIPES = Path(__file__).parent / "recipes"
 # Keys that change no result:
 WITHOUT_EFFECT = (
-    ("data", "manifest"), ("data", "workers"), ("run", "save_every"), ("run", "shard"), ("run", "tensorboard"), ("run", "timeout"),
+    ("data", "manifest"), ("data", "workers"), ("objective", "sharded"), ("run", "save_every"), ("run", "shard"), ("run", "tensorboard"),
+    ("run", "timeout"),
 )  # fmt: skip
 
 
@@ -99,6 +100,8 @@ class Objective:
     mass: float | None = None
     scale: str | None = None
     init: str | None = None
+    sharded: bool | None = None  # of learning-to-match: the processes solve its problem together, each with its own rows of the costs
+    max_iter: int | None = None
     bottleneck: float | None = None
     uniformity: float | None = None
     penalty: float | None = None

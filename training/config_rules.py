@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from .errors import UserError, near
@@ -56,6 +57,7 @@ def check(config: Config) -> None:
         (run.eval_every >= 1, "run.eval_every", "at least 1", run.eval_every),
         (run.patience >= 0, "run.patience", "0 (never) or more", run.patience),
         (run.eval_samples >= 0, "run.eval_samples", "0 (the mean direction) or more", run.eval_samples),
+        (bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", run.device)), "run.device", "auto, cpu, cuda or cuda:NUMBER", repr(run.device)),
         (run.save_every >= 0, "run.save_every", "0 (at validations only) or more", run.save_every),
         (not run.shard or not optim.ema, "optim.ema", "0 with run.shard: torch cannot copy a model that is spread", optim.ema),
         (not run.shard or not run.compile, "run.compile", "false with run.shard", run.compile),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -25,6 +26,9 @@ def parse(raw: str, hint: object) -> object:
     """What is typed after --set, where strings need no quotes."""
     if hint is str or str in typing.get_args(hint) and typing.get_origin(hint) in (types.UnionType, typing.Union):
         return raw.strip("\"'")
+    if float in (hint, *typing.get_args(hint)):  # TOML wants a digit before the point, people do not
+        with contextlib.suppress(ValueError):
+            return float(raw)
     try:
         parsed = tomllib.loads(f"value = {raw}")
     except tomllib.TOMLDecodeError:
@@ -59,10 +63,10 @@ def convert(value: object, hint: object, where: str) -> object:
             raise UserError(f"{where}: expected a name, got {value!r}")
         return hint(**{key: convert(item, keys[key], f"{where}.{key}") for key, item in value.items()})
     if origin is dict and isinstance(value, dict):
-        return {str(key): convert(item, arguments[1], where) for key, item in value.items()}
+        return {str(key): convert(item, arguments[1], f"{where}.{key}") for key, item in value.items()}
     names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a string"}
     names |= {list: "a list", dict: "a table", tuple: "a pair of numbers"}
-    raise UserError(f"{where}: expected {names[origin or hint]}, got {value!r}")
+    raise UserError(f"{where}: expected {names.get(origin or hint, 'a name or a table with a name')}, got {value!r}")
 
 
 def check_known(name: str, known: Iterable[str], complaint: str, prefix: str = "") -> None:

@@ -106,7 +106,9 @@ def joined(device: str, timeout: int) -> Iterator[World]:
     if dist.is_initialized():
         yield World(dist.get_rank(), dist.get_world_size(), pick_device(device))
         return
-    size = int(os.environ.get("WORLD_SIZE", 1))
+    size = _variable("WORLD_SIZE", 1, 1, 2**20)
+    for name, high in (("RANK", size - 1), ("LOCAL_RANK", size - 1), ("MASTER_PORT", 65535)):
+        _variable(name, 0, 0, high)  # a process of too high a rank would wait for run.timeout, and so would the others
     if size == 1:
         yield World(device=pick_device(device))
         return
@@ -122,6 +124,14 @@ def joined(device: str, timeout: int) -> Iterator[World]:
     with world.watched():
         yield world
     dist.destroy_process_group()  # not after an error, when the others would have to answer
+
+
+def _variable(name: str, default: int, low: int, high: int) -> int:
+    """The whole number that torchrun, or whoever starts the processes, has set."""
+    text = os.environ.get(name, str(default))
+    if not (text.isdecimal() and low <= int(text) <= high):
+        raise UserError(f"{name}: expected a whole number from {low} to {high}, got {text!r}")
+    return int(text)
 
 
 def pick_device(name: str) -> torch.device:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -26,8 +27,17 @@ class Stopped(Exception):
     """A signal ended the run, after its state had been saved."""
 
 
+@contextmanager
+def under(key: str) -> Iterator[None]:
+    """A user's error inside begins with the key that led there."""
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(f"{key}: {error}") from None
+
+
 def near(name: str, options: Iterable[str]) -> str:
     """How to end a message about an unknown ``name``: the closest option when there is one, and all of them."""
     options = sorted(options)
     match = get_close_matches(str(name), options, n=1)
-    return (f"did you mean {match[0]!r}? " if match else "") + f"known: {', '.join(options)}"
+    return (f"did you mean {match[0]!r}? " if match else "") + f"known: {', '.join(options) or 'none'}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import checkpoint
+from .arguments import count, positive
 from .batch import Batch
 from .errors import UserError
 from .evaluator import MEANS, Direction, Points, Ranking, directions, embed, rank_direction, sets_of
@@ -99,7 +100,7 @@ def add_eval_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `transphere eval` beside RUN, --split and --data."""
     parser.add_argument("--json", action="store_true", help="print everything as JSON instead of tables")
     add_protocol_arguments(parser)
-    parser.add_argument("--query-size", type=_size, default=2, metavar="N", help="ask with up to N modalities at once (default: 2)")
+    parser.add_argument("--query-size", type=count, default=2, metavar="N", help="ask with up to N modalities at once (default: 2)")
     parser.add_argument("--intervals", action="store_true", help="95 %% bootstrap intervals over groups of items")
     parser.add_argument("--against", type=Path, metavar="OTHER", help="how much higher RUN scores than another run on the same items")
     parser.add_argument("--gap", action="store_true", help="modality gap: plain, centred, and what a linear probe tells apart")
@@ -109,7 +110,7 @@ def add_eval_arguments(parser: argparse.ArgumentParser) -> None:
         "--prompt", action="append", metavar="TEXT", help="for --zero-shot: a template with {} for the label; several are averaged"
     )
     parser.add_argument("--plan", action="store_true", help="rank by the entropic transport plan of the whole split too (transductive)")
-    parser.add_argument("--eps", type=_positive, metavar="E", help="for --plan: the regularisation (default: the run's own, else .05)")
+    parser.add_argument("--eps", type=positive, metavar="E", help="for --plan: the regularisation (default: the run's own, else .05)")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="draw queries with their answers into FILE.html or FILE.png")
 
 
@@ -124,7 +125,6 @@ def add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
 def run_eval(arguments: argparse.Namespace) -> None:
     """The command."""
     from . import eval_tables
-    from .contact_sheet import check_sheet, contact_sheet
     from .report import evaluation_table
     from .run import open_run
 
@@ -133,6 +133,8 @@ def run_eval(arguments: argparse.Namespace) -> None:
     if arguments.eps is not None and not arguments.plan:
         raise UserError("--eps: is that of --plan; give --plan too")
     if arguments.sheet:
+        from .contact_sheet import check_sheet, contact_sheet
+
         check_sheet(arguments.sheet)
     run = open_run(arguments.run, arguments.data)
     if run.classifier is not None and not any(getattr(arguments, flag) for flag in FLAGS):
@@ -171,17 +173,3 @@ def _sections(scored: Scored, other: Scored | None, arguments: argparse.Namespac
     if arguments.plan:
         sections["plan"] = plan_scores.by_plan(scored, arguments.eps)
     return sections
-
-
-def _size(text: str) -> int:
-    size = int(text)
-    if size < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, got {text}")
-    return size
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a finite number > 0, got {text}")
-    return value

@@ -115,6 +115,13 @@ def same_caption(batch: Batch) -> torch.Tensor:
     return keys[:, None] == keys
 
 
+def can_ask(batch: Batch) -> bool:
+    """Has some item, with those of its caption, two modalities, so that one can ask for the other?"""
+    present = torch.stack([there.cpu() for there in batch.present.values()]).int()  # (M, N)
+    keys = caption_keys(batch)
+    return bool((present.new_zeros(len(present), len(batch)).index_add(1, keys, present) > 0).sum(0).max() > 1)
+
+
 @dataclass(frozen=True)
 class Ranking:
     """The scores of one direction, restricted to the items that have its modalities."""

@@ -111,19 +111,8 @@ def _parse(path: Path, values: dict, corpus: str | None) -> Experiment:
             if not isinstance(table, dict):
                 raise UserError(f"{where}: expected a table, got {table!r}")
             _check(table, allowed, ("name",), where)
-    variants = []
-    for table in values["variant"]:
-        recipe = table.get("recipe", values.get("recipe"))
-        data = corpus or table.get("corpus", values.get("corpus"))
-        if not recipe or not data:
-            raise UserError(f"{path}: variant {table['name']!r} has no {'corpus' if recipe else 'recipe'}, nor has the experiment")
-        changes = (*values.get("set", []), *table.get("set", []))
-        kind = table.get("control", False), table.get("untrained", False)
-        variant = Variant(table["name"], recipe, data, changes, *kind, table.get("against", ""))
-        if variant.untrained and not variant.control:
-            raise UserError(f"{path}: variant {variant.name!r}: untrained: expected a control")
-        variants.append(variant)
-    variants = [crossed for variant in variants for crossed in _crossed(variant, values.get("cross", []))]
+    plain = [_variant(path, table, values, corpus) for table in values["variant"]]
+    variants = [crossed for variant in plain for crossed in _crossed(variant, values.get("cross", []))]
     names = [variant.name for variant in variants]
     if not variants or variants[0].control:
         raise UserError(f"{path}: expected a first variant that is no control, to compare the others with")
@@ -138,6 +127,20 @@ def _parse(path: Path, values: dict, corpus: str | None) -> Experiment:
         path.stem, values["title"], values.get("claim", ""), tuple(variants), values.get("seeds", 3),
         tuple(values.get("directions", ())), tuple(values.get("test_on", ())), values.get("plan", True),
     )  # fmt: skip
+
+
+def _variant(path: Path, table: dict, whole: dict, corpus: str | None) -> Variant:
+    """The variant that a table describes; what it leaves out is that of the `whole` experiment."""
+    recipe = table.get("recipe", whole.get("recipe"))
+    data = corpus or table.get("corpus", whole.get("corpus"))
+    if not recipe or not data:
+        raise UserError(f"{path}: variant {table['name']!r} has no {'corpus' if recipe else 'recipe'}, nor has the experiment")
+    changes = (*whole.get("set", []), *table.get("set", []))
+    kind = table.get("control", False), table.get("untrained", False)
+    variant = Variant(table["name"], recipe, data, changes, *kind, table.get("against", ""))
+    if variant.untrained and not variant.control:
+        raise UserError(f"{path}: variant {variant.name!r}: untrained: expected a control")
+    return variant
 
 
 def _check(table: dict, allowed: Sequence[str], needed: Sequence[str], where: str) -> None:

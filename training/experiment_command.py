@@ -6,19 +6,18 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from .arguments import command, count
+
 
 def add_arguments(commands: Any) -> None:
     """Join the command to the command line."""
     text = "compare variants of a recipe over several seeds: a table, JSON and pictures; without a name: list what there is"
-    made = commands.add_parser(
-        "experiment", help=text, description=text[0].upper() + text[1:] + ".", epilog="Example: transphere experiment harnessed --workers 2"
-    )
-    made.set_defaults(call=_experiment)
+    made = command(commands, "experiment", _experiment, text, "Example: transphere experiment harnessed --workers 2")
     made.add_argument("name", nargs="?", metavar="NAME", help="an experiment that comes with the package, or the path of a TOML file")
     made.add_argument("--out", type=Path, metavar="DIR", help="folder of the runs and results (default: experiments/NAME)")
     made.add_argument("--data", metavar="MANIFEST", help="a manifest or a corpus in the place of those that the experiment names")
-    made.add_argument("--seeds", type=_positive, metavar="N", help="how many seeds (default: as the experiment says, mostly 3)")
-    made.add_argument("--workers", type=_positive, default=1, metavar="N", help="runs at a time, each on one core (default: 1)")
+    made.add_argument("--seeds", type=count, metavar="N", help="how many seeds (default: as the experiment says, mostly 3)")
+    made.add_argument("--workers", type=count, default=1, metavar="N", help="runs at a time, each on one core (default: 1)")
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of every run; may be repeated")
 
 
@@ -32,9 +31,3 @@ def _experiment(arguments: argparse.Namespace) -> None:
     experiment = load_experiment(arguments.name, arguments.data)
     out = arguments.out or Path("experiments") / experiment.name
     run_experiment(experiment, out, seeds=arguments.seeds, workers=arguments.workers, changes=arguments.set)
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return int(text)

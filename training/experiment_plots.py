@@ -49,9 +49,9 @@ def draw(experiment: Experiment, measured: dict[str, list[dict]], folders: dict[
 
 
 def _reduce(file: Path) -> None:
-    """The same picture with 96 colours, a third of the bytes: these are committed."""
+    """The same picture with 256 colours, a third of the bytes: these are committed. By octree: a median cut gives thin lines others."""
     with Image.open(file) as image:
-        small = image.convert("RGB").quantize(96)
+        small = image.convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE)
     with replacing(file) as temporary:
         small.save(temporary, optimize=True)
 

@@ -15,7 +15,7 @@ from . import config as configuration
 from .classification import CLASSIFIERS, build_classifier
 from .encoders.networks import build_encoder
 from .encoders.small import Frozen
-from .errors import UserError, near
+from .errors import UserError, near, under
 from .heads import Embedding, build_head
 from .released_sampler import vmf_sample_released
 
@@ -88,7 +88,8 @@ def build_model(config: configuration.Model, dims: dict[str, int]) -> Model:
     branches = {}
     for name, d in dims.items():
         chosen = config.encoders.get(name)
-        encoder = Frozen(d) if chosen is None else build_encoder(chosen, d or None)
+        with under(f"model.encoders.{name}"):
+            encoder = Frozen(d) if chosen is None else build_encoder(chosen, d or None)
         branches[name] = Branch(encoder, build_head(config, getattr(encoder, "d_out", d)), chosen.lr if chosen else None)
     try:
         return Model(branches)

@@ -47,14 +47,20 @@ def read_history(run: Path) -> list[dict]:
     path = run / "metrics.jsonl"
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: expected a JSON object a line: {error}") from None
 
 
 def curves(arms: dict[str, list[list[dict]]], path: Path, colours: tuple[str, ...] = COLOURS) -> None:
-    """Loss parts and validation MRR over the epochs. arms: name -> the histories of its runs (one a seed): thin, their mean thick."""
-    parts = list(dict.fromkeys(key for runs in arms.values() for h in runs for key in h[0] if key in ("contrastive", "sliced")))
+    """Loss and validation MRR over the epochs. arms: name -> the histories of its runs (one a seed): thin, their mean thick.
+
+    Of the loss the parts L_C and L_S, which runs of several objectives share, where some run has one.
+    """
+    parts = list(dict.fromkeys(key for runs in arms.values() for h in runs for key in h[0] if key in ("contrastive", "sliced"))) or ["loss"]
     titles = {
+        "loss": "loss (train)",
         "contrastive": "contrastive loss $L_C$ (train)",
         "sliced": "sliced transport loss $L_S$ (train)",
         "val_mrr": "mean MRR (validation)",
@@ -81,12 +87,9 @@ def curves(arms: dict[str, list[list[dict]]], path: Path, colours: tuple[str, ..
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
+    # Beside the panels: on one of them it would hide a line sooner or later.
     names = {"frameon": False, "fontsize": 9, "title": "dot: the epoch that was chosen", "title_fontsize": 8}
-    if len(arms) > 4:  # too many to lie on a panel
-        handles, labels = axes[0][-1].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right center", **names)
-    else:
-        axes[0][-1].legend(loc="lower right", **names)
+    figure.legend(*axes[0][-1].get_legend_handles_labels(), loc="outside right center", **names)
     save_figure(figure, path)
 
 

@@ -77,6 +77,9 @@ def encode(run: Run, modality: str, contents: Sequence[str]) -> Inputs:
     if blank:
         raise UserError(f"query {modality}: expected a {'text' if kind == TEXT else 'file'}, got nothing")
     values = list(contents) if kind == TEXT else [Path(content) for content in contents]
+    gone = [value for value in values if kind not in (TEXT, "vector") and not value.is_file()]
+    if gone:
+        raise UserError(f"query {modality}: {gone[0]}: no such file")
     if kind == "vector":
         x = torch.tensor(np.stack([_vector(content, modality, dim) for content in contents]), dtype=torch.float32)
     elif name == "trained":
@@ -102,7 +105,8 @@ def _vector(content: str, modality: str, dim: int) -> np.ndarray:
     except (ValueError, TypeError) as error:
         raise UserError(f"query {modality}: {content[:80]}: expected a list of numbers, as JSON or .npy ({error})") from None
     if value.shape != (dim,) or not (np.abs(value) <= np.finfo(np.float32).max).all():
-        raise UserError(f"query {modality}: {content[:80]}: expected a list of {dim} finite numbers, got shape {value.shape}")
+        got = f"shape {value.shape}" if value.shape != (dim,) else "some that are not"
+        raise UserError(f"query {modality}: {content[:80]}: expected a list of {dim} finite numbers, got {got}")
     return value
 
 

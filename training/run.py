@@ -8,6 +8,7 @@ last.pt        where a cut run goes on from            last-previous.pt   where 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import platform
@@ -24,12 +25,14 @@ from . import config as configuration
 from .batch import Batch, encoders_of, load_batch
 from .classification import CLASSIFIERS, classification_report
 from .config import Config
+from .data import CORPORA, find_manifest
+from .data.cache import alone
 from .data.corruption import corrupt
 from .data.hold_out import held_out
 from .data.manifest import Manifest
 from .distributed import World, joined, pick_device
 from .encoders import encoder
-from .errors import UserError, near
+from .errors import UserError
 from .model import OBJECTIVE, Model, build_model, build_objective
 from .trainer import Trainer
 
@@ -42,16 +45,16 @@ def fit(config: Config, out: Path, *, resume: bool = False, progress: bool = Tru
     Under torchrun each of its processes calls this, and the first one writes.
     UserError when `out` holds a run and resume is False, or anything else.
     """
-    with joined(config.run.device, config.run.timeout) as world:
-        return _fit(config, out, resume, progress and world.rank == 0, row, world)
+    with joined(config.run.device, config.run.timeout) as world, contextlib.ExitStack() as held:
+        return _fit(config, out, resume, progress and world.rank == 0, row, world, held)
 
 
-def _fit(config: Config, out: Path, resume: bool, progress: bool, row: int, world: World) -> dict:
+def _fit(config: Config, out: Path, resume: bool, progress: bool, row: int, world: World, held: contextlib.ExitStack) -> dict:
     path = world.agree(lambda: open_manifest(config.data).path)  # built, where that is needed, by the first process
     config = config.replace(data={"manifest": str(path)})
     manifest = open_manifest(config.data)
     digest = run_digest(config, manifest)
-    done = world.agree(lambda: _claim(out, config, digest, resume))
+    done = world.agree(lambda: _claim(out, config, digest, resume, held))
     if done:
         return done
     if world.size > 1:  # the features once, before all want them
@@ -124,20 +127,10 @@ def open_run(path: Path, data: str | None = None) -> Run:
 
 
 def open_manifest(data: configuration.Data) -> Manifest:
-    """The manifest that data.manifest names: a file, a folder with a manifest.jsonl, or a corpus, built where it is not there yet."""
-    from .data import CORPORA, build
-
-    name = data.manifest
-    if not name:
+    """The manifest that data.manifest names (`find_manifest`), with the splits, gaps and noise that `data` asks for."""
+    if not data.manifest:
         raise UserError(f"no data: give --data MANIFEST or --data NAME with one of {', '.join(CORPORA)}")
-    path = Path(name)
-    if path.is_dir():
-        path /= "manifest.jsonl"
-    elif not path.exists() and name in CORPORA:
-        path = build(name)
-    elif not path.exists() and os.sep not in name and not path.suffix:
-        raise UserError(f"data: {name!r} is no file and no corpus; {near(name, CORPORA)}")
-    manifest = Manifest.read(path)
+    manifest = Manifest.read(find_manifest(data.manifest))
     if data.split_seed is not None:
         manifest = manifest.resplit(data.split_seed, data.split_by)
     if data.hold_out or data.test_only:
@@ -165,10 +158,11 @@ def environment() -> dict[str, str | int]:
     }
 
 
-def _claim(out: Path, config: Config, digest: str, resume: bool) -> dict | None:
-    """Make sure that `out` is ours to write to; its done.json when it holds this very run, finished."""
+def _claim(out: Path, config: Config, digest: str, resume: bool, held: contextlib.ExitStack) -> dict | None:
+    """Make sure that `out` is ours to write to, as long as `held` lasts; its done.json when it holds this very run, finished."""
     try:
         out.mkdir(parents=True, exist_ok=True)
+        held.enter_context(alone(out))
         names = {path.name for path in out.iterdir()}
     except OSError as error:
         raise UserError(f"--out {out}: {error.strerror}") from None

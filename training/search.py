@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .cards import Card, Row, card
 from .data.groups import SHARES
 from .data.manifest import Item
-from .embeddings import ALL, Embeddings, embed_items, read_embeddings
+from .embeddings import ALL, MOST, Embeddings, embed_items, read_embeddings
 from .errors import UserError
 from .evaluation import add_protocol_arguments
 from .evaluator import Direction, gallery_set
@@ -50,7 +50,10 @@ def search(
     elif embeddings.facts["mean"] != mean:
         raise UserError(f"--index: was made by --mean {embeddings.facts['mean']}, the search asks for {mean}")
     if wanted not in embeddings.points:
-        raise UserError(f"--index: holds no points of {' + '.join(wanted)}; embed with --enrich")
+        hint = "embed with --enrich"
+        if embeddings.facts["enriched"]:
+            hint = f"of more than {MOST} modalities embed --enrich writes those for queries of one or two; search without --index"
+        raise UserError(f"--index: holds no points of {' + '.join(wanted)}; {hint}")
     places = _rows(run, embeddings, to, wanted, split)
     index = Index(embeddings.points[wanted][places], run.metric)
     point = points_of(run, {name: [value] for name, value in query.items()}, mean)  # (1, d)

@@ -24,7 +24,7 @@ from .classification import CLASSIFIERS, class_names, evaluate_classes, label_nu
 from .config import Config
 from .distributed import World, pick_device, synchronised
 from .errors import Stopped, UserError
-from .evaluator import caption_keys, evaluate, mean_mrr
+from .evaluator import can_ask, caption_keys, evaluate, mean_mrr
 from .model import OBJECTIVE, build_model, build_objective, parameter_groups
 from .optim import build_average, build_optimizer, build_schedule
 from .progress import Board, Sums, progress_bar, status
@@ -61,17 +61,38 @@ class Trainer:
         self.device, self.first = self.world.device, self.world.rank == 0
         self.progress = progress and self.first
         self.train, self.val = train.matchable().to(self.device), val.to(self.device)
+        self.classes = class_names(self.train) if config.objective.name in CLASSIFIERS else []
+        self.steps_per_epoch = self._check_items()
+        self.groups = None if config.objective.duplicates is None else caption_keys(self.train).to(self.device)  # (N,)
+        self.labels = label_numbers(self.train, self.classes).to(self.device)  # (N,), of use where there are classes
+        self._build(config)
+        self.step, self.epoch, self.seconds = 0, 0, 0.0
+        self.batch = 0  # batches of the epoch that are done
+        self.sums, self.signals = Sums(), Signals()
+        self.best: dict[str, float] = {"epoch": 0, "mrr": -math.inf}
+        self.waited = 0  # validations since the best one
+        self.history: list[dict] = []
+
+    def _check_items(self) -> int:
+        """How many batches an epoch has. UserError for items that cannot be trained on or validated: before the work, not after it."""
         if len(self.train) < 2:
             raise UserError(f"expected at least two training items with two modalities or more, got {len(self.train)}")
-        sizes = [len(index) for index in batches(len(self.train), config.optim.batch_size, 0, 0)]
+        if not self.classes and not can_ask(self.val):
+            raise UserError("no item of the val split can ask another: each has one modality only")
+        if self.classes and (label_numbers(self.val, self.classes) < 0).all():
+            raise UserError("no item of the val split has a label that a training item has")
+        sizes = [len(index) for index in batches(len(self.train), self.config.optim.batch_size, 0, 0)]
         if min(sizes) < self.world.size:
             raise UserError(f"optim.batch_size: a batch of {min(sizes)} items cannot be shared by {self.world.size} processes")
-        self.steps_per_epoch = len(sizes)
+        return len(sizes)
+
+    def _build(self, config: Config) -> None:
+        """The model, the objective, and what moves them."""
+        dims = self.train.dims
         with self._generators_kept():
             torch.manual_seed(derive(config.run.seed, "init"))
-            self.model = build_model(config.model, train.dims).to(self.device)
-            self.classes = class_names(self.train) if config.objective.name in CLASSIFIERS else []
-            self.objective = build_objective(config.objective, config.model.dim, train.dims, self.classes).to(self.device)
+            self.model = build_model(config.model, dims).to(self.device)
+            self.objective = build_objective(config.objective, config.model.dim, dims, self.classes).to(self.device)
         if config.run.sync_batchnorm:
             self.model = synchronised(self.model, self.world)
         self.sharded = config.run.shard and self.world.size > 1
@@ -87,14 +108,6 @@ class Trainer:
         self.learned = nn.ModuleList([self.model, self.objective])
         self.average = build_average(config.optim, self.learned)
         self.takes = inspect.signature(self.objective.forward).parameters
-        self.groups = None if config.objective.duplicates is None else caption_keys(self.train).to(self.device)  # (N,)
-        self.labels = label_numbers(self.train, self.classes).to(self.device)  # (N,), of use where there are classes
-        self.step, self.epoch, self.seconds = 0, 0, 0.0
-        self.batch = 0  # batches of the epoch that are done
-        self.sums, self.signals = Sums(), Signals()
-        self.best: dict[str, float] = {"epoch": 0, "mrr": -math.inf}
-        self.waited = 0  # validations since the best one
-        self.history: list[dict] = []
 
     @functools.cached_property
     def passes(self) -> Step:
@@ -257,15 +270,9 @@ class Trainer:
     def _validate(self) -> dict[str, dict[str, float]]:
         model, objective = self._judged()
         if self.classes:
-            results = evaluate_classes(model, objective, self.val, self.classes, alone=False)
-            if not results:
-                raise UserError("no item of the val split has a label that a training item has")
-            return results
+            return evaluate_classes(model, objective, self.val, self.classes, alone=False)
         M = getattr(objective, "M", None)
-        results = evaluate(model, self.val, self.config.run.eval_samples, derive(self.config.run.seed, "val"), metric=M)
-        if not results:
-            raise UserError("no item of the val split can ask another: each has one modality only")
-        return results
+        return evaluate(model, self.val, self.config.run.eval_samples, derive(self.config.run.seed, "val"), metric=M)
 
     def _judged(self) -> nn.ModuleList:
         """The model, and the objective with what it learns, that are validated and kept."""

@@ -1,6 +1,6 @@
 // The kernel of philox_lanes.h for one x86-64 level. philox_lanes.cpp includes it once for each and says what differs:
 //   LEVEL(name) the name and target of the function      LANES of 32 bits in a vector         VECTORS side by side, to hide latency
-//   EVEN(a, b)  the products of the even lanes, 64 bits   ODD(a) its odd lanes in even places  ROUND_XOR(a, b, c)
+//   EVEN(a, b)  the products of the even lanes, 64 bits   ODD(a) its odd lanes in even places
 // No include guard; a template would be compiled for the baseline.
 
 LEVEL(PhiloxKey key, uint32_t* c, int64_t stride, int64_t count) {

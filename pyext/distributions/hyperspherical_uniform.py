@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, register_kl
 
+from .._checks import whole_number
 from ..ops.vmf_cumulant import log_sphere_area
 from .constraints import check_one_dimension, unit_sphere
 
@@ -30,10 +31,8 @@ class HypersphericalUniform(Distribution):
         dtype: torch.dtype | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        if not isinstance(dim, int) or dim < 2:
-            raise ValueError(f"HypersphericalUniform: dim: expected an integer >= 2, got {dim!r}")
-        self.dim, self._device, self._dtype = dim, device, dtype
-        super().__init__(torch.Size(batch_shape), torch.Size([dim]), validate_args=validate_args)
+        self.dim, self._device, self._dtype = whole_number("HypersphericalUniform", "dim", dim, 2), device, dtype
+        super().__init__(torch.Size(batch_shape), torch.Size([self.dim]), validate_args=validate_args)
 
     def expand(self, batch_shape: torch.Size, _instance: Distribution | None = None) -> "HypersphericalUniform":
         new = self._get_checked_instance(HypersphericalUniform, _instance)

@@ -4,18 +4,18 @@ import math
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, register_kl
+from torch.distributions import register_kl
 
 from .._checks import compute_dtype
 from ..ops.vmf_cumulant import log_sphere_area, vmf_cgf
+from ._directional import Directional
 from ._gamma import digamma_difference, log_gamma_ratio
-from ._parameters import direction_and_concentration
 from .constraints import check_one_dimension, finite_nonnegative, unit_sphere
 from .hyperspherical_uniform import HypersphericalUniform
 from .von_mises_fisher import VonMisesFisher
 
 
-class PowerSpherical(Distribution):
+class PowerSpherical(Directional):
     r"""Density proportional to :math:`(1+\mu\cdot z)^\kappa` on the unit sphere of :math:`R^d`, for any d >= 2 and kappa >= 0.
 
     With :math:`b=(d-1)/2`, :math:`(1+\mu\cdot z)/2` is :math:`Beta(b+\kappa,b)`: draws need no rejection, and all moments are elementary.
@@ -34,25 +34,6 @@ class PowerSpherical(Distribution):
     """
 
     arg_constraints = {"loc": unit_sphere, "concentration": finite_nonnegative}
-    support = unit_sphere
-    has_rsample = True
-
-    def __init__(self, loc: Tensor, concentration: Tensor | float, validate_args: bool | None = None) -> None:
-        self.loc, self.concentration = direction_and_concentration("PowerSpherical", loc, concentration)
-        super().__init__(self.concentration.shape, self.loc.shape[-1:], validate_args=validate_args)
-
-    def expand(self, batch_shape: torch.Size, _instance: Distribution | None = None) -> "PowerSpherical":
-        new = self._get_checked_instance(PowerSpherical, _instance)
-        batch_shape = torch.Size(batch_shape)
-        new.loc = self.loc.expand(batch_shape + self.event_shape)
-        new.concentration = self.concentration.expand(batch_shape)
-        super(PowerSpherical, new).__init__(batch_shape, self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new
-
-    @property
-    def dim(self) -> int:
-        return self.event_shape[0]
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008  immutable
         sample_shape = torch.Size(sample_shape)
@@ -60,7 +41,7 @@ class PowerSpherical(Distribution):
         shape, mu = self._extended_shape(sample_shape), self.loc.to(dtype)
         kappa, b = self._kappa_and_half()
         # Beta(b + kappa, b) by two gammas: 1 - w and 1 - w^2 come from the smaller one, whatever the other
-        first = torch._standard_gamma((b + kappa).expand(shape[:-1]))
+        first = torch._standard_gamma((b + kappa).expand(shape[:-1])) + (kappa - kappa)          # which draws numbers even for a NaN
         second = torch._standard_gamma(torch.full_like(first, b))
         total = first + second
         w, radius = ((first - second) / total)[..., None].to(dtype), (2 * (first * second).sqrt() / total)[..., None].to(dtype)
@@ -89,26 +70,9 @@ class PowerSpherical(Distribution):
     def entropy(self) -> Tensor:
         return (log_sphere_area(self.dim) - self._kl_uniform()).to(self.loc.dtype)
 
-    @property
-    def mode(self) -> Tensor:
-        return self.loc
-
-    @property
-    def mean(self) -> Tensor:
+    def _mean_resultant(self) -> Tensor:
         kappa, b = self._kappa_and_half()
-        return (kappa / (2 * b + kappa)).to(self.loc.dtype)[..., None] * self.loc
-
-    @property
-    def variance(self) -> Tensor:
-        along, across = self._variances()
-        return across[..., None] + (along - across)[..., None] * self.loc.square()
-
-    @property
-    def covariance_matrix(self) -> Tensor:
-        along, across = self._variances()
-        eye = torch.eye(self.dim, dtype=self.loc.dtype, device=self.loc.device)
-        outer = self.loc[..., :, None] * self.loc[..., None, :]
-        return across[..., None, None] * eye + (along - across)[..., None, None] * outer
+        return (kappa / (2 * b + kappa)).to(self.loc.dtype)
 
     def _kappa_and_half(self) -> tuple[Tensor, float]:
         return self.concentration.double(), (self.dim - 1) / 2

@@ -14,26 +14,50 @@ Present = Mapping[str, Tensor] | None
 Sampler = Callable[..., Tensor]  # as vmf_sample: (loc, kappa, n_samples, seed=, offset=) -> (..., n_samples, d)
 
 
-def check_embeddings(loss: str, embeddings: Embeddings, present: Present) -> None:
-    """At least two modalities of one batch size and dimension; masks of shape (batch,).
+def check_embeddings(loss: str, embeddings: Embeddings, present: Present) -> Embeddings:
+    """At least two modalities of one batch size and dimension; masks of shape (batch,). Returns the embeddings with absent items replaced
+    by a constant: what is there must not reach a gradient, and 0 times a NaN is a NaN.
 
     Raises:
         ValueError: naming the modality, what was expected and what came.
     """
+    check_kinds(loss, embeddings)
     if len(embeddings) < 2:
         raise ValueError(f"{loss}: embeddings: expected at least two modalities, got {list(embeddings)}")
     shapes = {name: tuple(e.loc.shape if isinstance(e, VonMisesFisher) else e.shape) for name, e in embeddings.items()}
     first_name, first = next(iter(shapes.items()))
     for name, shape in shapes.items():
-        if len(shape) != 2:
-            raise ValueError(f"{loss}: {name}: expected embeddings of shape (batch, d), got {shape}")
+        if len(shape) != 2 or not shape[0]:
+            raise ValueError(f"{loss}: {name}: expected embeddings of shape (batch, d), batch >= 1, got {shape}")
         if shape != first:
             raise ValueError(f"{loss}: {name}: expected shape {first} as {first_name}, got {shape}")
+    check_present(loss, list(embeddings), present, first[0])
+    return {name: e if name not in (present or {}) else _without_absent(e, present[name]) for name, e in embeddings.items()}
+
+
+def check_kinds(loss: str, embeddings: Embeddings) -> None:
+    if not isinstance(embeddings, Mapping):
+        raise ValueError(f"{loss}: embeddings: expected a mapping from the names of modalities, got {type(embeddings).__name__}")
+    for name, e in embeddings.items():
+        if not isinstance(e, VonMisesFisher) and not (isinstance(e, Tensor) and e.is_floating_point()):
+            got = f"a tensor of {e.dtype}" if isinstance(e, Tensor) else type(e).__name__
+            raise ValueError(f"{loss}: {name}: expected a tensor of a floating dtype or a VonMisesFisher, got {got}")
+
+
+def check_present(loss: str, names: list[str], present: Present, batch: int) -> None:
     for name, mask in (present or {}).items():
-        if name not in embeddings:
-            raise ValueError(f"{loss}: present: expected modalities among {list(embeddings)}, got {name!r}")
-        if mask.dtype != torch.bool or mask.shape != first[:1]:
-            raise ValueError(f"{loss}: present[{name!r}]: expected bool of shape {first[:1]}, got {mask.dtype} {tuple(mask.shape)}")
+        if name not in names:
+            raise ValueError(f"{loss}: present: expected modalities among {names}, got {name!r}")
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != (batch,):
+            got = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
+            raise ValueError(f"{loss}: present[{name!r}]: expected bool of shape ({batch},), got {got}")
+
+
+def _without_absent(e: Tensor | VonMisesFisher, mask: Tensor) -> Tensor | VonMisesFisher:
+    if isinstance(e, Tensor):
+        return torch.where(mask[:, None], e, 1.0)
+    loc, kappa = torch.where(mask[:, None], e.loc, e.dim**-0.5), torch.where(mask, e.concentration, 1.0)
+    return VonMisesFisher(loc, kappa, validate_args=False)
 
 
 def draw(embeddings: Embeddings, n_samples: int, seed: int | None = None, turn: int = 0, sampler: Sampler = vmf_sample) -> Tensor:
@@ -46,7 +70,7 @@ def draw(embeddings: Embeddings, n_samples: int, seed: int | None = None, turn: 
     first = 0 if seed is None else turn * len(laws) * batch * n_samples
     if all(isinstance(law, VonMisesFisher) for law in laws):
         loc = torch.stack([_direction(law.loc) for law in laws])
-        kappa = torch.stack([_at_least_float32(law.concentration) for law in laws])
+        kappa = torch.stack([at_least_float32(law.concentration) for law in laws])
         return sampler(loc, kappa, n_samples, seed=seed, offset=first)
     step = 0 if seed is None else batch * n_samples
     return torch.stack([_draw_one(law, n_samples, seed, first + s * step, sampler) for s, law in enumerate(laws)])
@@ -54,7 +78,7 @@ def draw(embeddings: Embeddings, n_samples: int, seed: int | None = None, turn: 
 
 def circle_generator(seed: int | None, device: torch.device) -> torch.Generator | None:
     """The source of the great circles that go with a seed of the draws; not the same words, which on a GPU may be the same stream."""
-    return None if seed is None else torch.Generator(device).manual_seed((seed ^ 0x9E3779B97F4A7C15) % 2**63)
+    return None if seed is None else torch.Generator(device).manual_seed((int(seed) ^ 0x9E3779B97F4A7C15) % 2**63)
 
 
 def points(embeddings: Embeddings) -> Tensor:
@@ -64,15 +88,15 @@ def points(embeddings: Embeddings) -> Tensor:
 
 def _draw_one(law: Tensor | VonMisesFisher, n_samples: int, seed: int | None, offset: int, sampler: Sampler) -> Tensor:
     if isinstance(law, VonMisesFisher):
-        return sampler(_direction(law.loc), _at_least_float32(law.concentration), n_samples, seed=seed, offset=offset)
+        return sampler(_direction(law.loc), at_least_float32(law.concentration), n_samples, seed=seed, offset=offset)
     return _unit(law)[:, None].expand(-1, n_samples, -1)
 
 
 def _unit(x: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(_at_least_float32(x), dim=-1)
+    return torch.nn.functional.normalize(at_least_float32(x), dim=-1)
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 

@@ -26,8 +26,14 @@ def check_duplicates(loss: str, duplicates: str) -> str:
 
 
 def check_groups(loss: str, groups: Tensor | None, batch: int) -> None:
-    if groups is not None and (groups.is_floating_point() or groups.shape != (batch,)):
-        raise ValueError(f"{loss}: groups: expected whole numbers of shape ({batch},), got {groups.dtype} {tuple(groups.shape)}")
+    if groups is not None:
+        check_whole_numbers(loss, "groups", groups, batch)
+
+
+def check_whole_numbers(loss: str, name: str, t: Tensor, batch: int) -> None:
+    if not isinstance(t, Tensor) or t.is_floating_point() or t.shape != (batch,):
+        got = f"{t.dtype} {tuple(t.shape)}" if isinstance(t, Tensor) else type(t).__name__
+        raise ValueError(f"{loss}: {name}: expected whole numbers of shape ({batch},), got {got}")
 
 
 def relate(embeddings: Embeddings, present: Present, groups: Tensor | None, duplicates: str, i: int, j: int) -> Relation:

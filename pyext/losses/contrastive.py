@@ -6,6 +6,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .._checks import positive_number
+from .._linalg import no_autocast
 from ._embeddings import Embeddings, Present, check_embeddings, index_pairs, points
 from ._relation import check_duplicates, check_groups, relate, symmetric_cross_entropy
 
@@ -30,10 +32,8 @@ class Contrastive(nn.Module):
 
     def __init__(self, temperature: float = 0.07, learnable: bool = False, *, duplicates: str = "ignore") -> None:
         super().__init__()
-        if not temperature > 0:
-            raise ValueError(f"Contrastive: temperature: expected a number > 0, got {temperature!r}")
         self.duplicates = check_duplicates("Contrastive", duplicates)
-        self.scale = 1 / temperature
+        self.scale = 1 / positive_number("Contrastive", "temperature", temperature)
         self.log_scale = nn.Parameter(torch.tensor(math.log(self.scale))) if learnable else None
 
     @property
@@ -52,10 +52,10 @@ class Contrastive(nn.Module):
         `present` maps a modality to a bool mask (batch,): an absent item leaves the rows or columns of its modality (eq. 8), and a pair of
         modalities with fewer than two common items counts as 0. `groups`: whole numbers (batch,), equal for items that show the same.
         """
-        check_embeddings("Contrastive", embeddings, present)
+        embeddings = check_embeddings("Contrastive", embeddings, present)
         z = points(embeddings)
         check_groups("Contrastive", groups, z.shape[1])
-        with torch.autocast(z.device.type, enabled=False):
+        with no_autocast(z):
             scale = self.scale if self.log_scale is None else self.log_scale.exp().to(z.dtype)
             scaled, z = (scale * z).unbind(), z.unbind()
             pairs = index_pairs(embeddings)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from .._checks import positive_number
+from .._linalg import no_autocast
 from ._embeddings import Embeddings, Present, check_embeddings, index_pairs, points
 from ._relation import check_duplicates, check_groups, mean_over_items, relate, symmetric_cross_entropy
 
@@ -22,18 +24,17 @@ class EntropicContrastive(nn.Module):
 
     def __init__(self, eps: float, temperature: float = 0.07, *, duplicates: str = "ignore") -> None:
         super().__init__()
-        if not temperature > 0:
-            raise ValueError(f"EntropicContrastive: temperature: expected a number > 0, got {temperature!r}")
-        self.eps, self.temperature, self.duplicates = eps, temperature, check_duplicates("EntropicContrastive", duplicates)
+        self.eps, self.temperature = eps, positive_number("EntropicContrastive", "temperature", temperature)
+        self.duplicates = check_duplicates("EntropicContrastive", duplicates)
 
     def forward(self, embeddings: Embeddings, present: Present = None, groups: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and {"contrastive": the first term, "entropy": mean entropy of the rankings in nats}, detached. `present` and `groups`
         as in `Contrastive`."""
-        check_embeddings("EntropicContrastive", embeddings, present)
+        embeddings = check_embeddings("EntropicContrastive", embeddings, present)
         z = points(embeddings)
         check_groups("EntropicContrastive", groups, z.shape[1])
         contrastive, entropy = [], []
-        with torch.autocast(z.device.type, enabled=False):
+        with no_autocast(z):
             for i, j in index_pairs(embeddings):
                 relation = relate(embeddings, present, groups, self.duplicates, i, j)
                 logits = z[i] @ z[j].mT / self.temperature

@@ -15,7 +15,7 @@ class Harnessed(nn.Module):
     Args:
         weight: :math:`\lambda`; the paper found 1.0 best of .01 .. 100.
         temperature, n_samples: as in `ProbabilisticContrastive`.
-        n_projections, debias: as in `SphericalSliced`.
+        n_projections, debias, max_grad: as in `SphericalSliced`.
         duplicates: as in `ProbabilisticContrastive`; the transport loss compares no two items.
         sampler: as in `ProbabilisticContrastive`, of both.
     """
@@ -28,13 +28,14 @@ class Harnessed(nn.Module):
         n_projections: int = 100,
         debias: bool = False,
         *,
+        max_grad: float | None = None,
         duplicates: str = "ignore",
         sampler: Sampler = vmf_sample,
     ) -> None:
         super().__init__()
         self.weight = weight
         self.contrastive = ProbabilisticContrastive(temperature, n_samples, duplicates=duplicates, sampler=sampler)
-        self.sliced = SphericalSliced(n_projections, n_samples, debias, sampler=sampler)
+        self.sliced = SphericalSliced(n_projections, n_samples, debias, max_grad, sampler=sampler)
 
     def forward(
         self,
@@ -47,12 +48,12 @@ class Harnessed(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and {"contrastive": L_C, "sliced": L_S, without its weight}, detached. `present`, `groups`, `seed` and `rows` as in
         the two losses."""
-        check_embeddings("Harnessed", embeddings, present)
+        embeddings = check_embeddings("Harnessed", embeddings, present)
         n, sampler = self.contrastive.n_samples, self.contrastive.sampler
         z = draw(embeddings, n, seed, sampler=sampler)                                       # (S, batch, L, d)
         twin = draw(embeddings, n, seed, turn=1, sampler=sampler) if self.sliced.debias else None
         parts = {
             "contrastive": contrastive(z, embeddings, present, groups, self.contrastive.temperature, self.contrastive.duplicates),
-            "sliced": sliced(z, twin, embeddings, present, self.sliced.n_projections, seed=seed, rows=rows),
+            "sliced": sliced(z, twin, embeddings, present, self.sliced.n_projections, self.sliced.max_grad, seed, rows),
         }
         return parts["contrastive"] + self.weight * parts["sliced"], {name: part.detach() for name, part in parts.items()}

@@ -4,11 +4,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from .._checks import positive_number, whole_number
+from .._linalg import no_autocast
 from ..distributions import VonMisesFisher
 from ..ops.learning_to_match import learning_to_match
+from ..ops.learning_to_match_sharded import learning_to_match_sharded
 from ..ops.mahalanobis_cost import mahalanobis_cost
 from ..ops.psd_project import psd_project
-from ._embeddings import Embeddings, Present, both_present, check_embeddings, index_pairs
+from ._embeddings import Embeddings, Present, at_least_float32, both_present, check_embeddings, index_pairs
+from ._ranks import largest_of_all, shared
 from ._relation import check_groups
 
 
@@ -33,6 +37,9 @@ class LearningToMatch(nn.Module):
             One eigenvalue, d/2 + 1 along the vector of ones, outweighs all others. "identity" starts from the Euclidean distance.
         duplicates: what items of one group are to each other: "positive" spreads the matching evenly within the group. There is no other
             choice: a plan cannot leave an entry out without moving its mass elsewhere.
+        sharded: with `rows`, in torch.distributed, each process makes its rows of the costs alone, against all columns, and all solve the
+            problem together (`learning_to_match_sharded`); balanced only. False: each solves the whole problem.
+        tol, max_iter: as in `sinkhorn`. On GPUs the sharded problem takes all `max_iter` iterations, since nothing is read back.
     """
 
     def __init__(
@@ -45,11 +52,12 @@ class LearningToMatch(nn.Module):
         init: str = "paper",
         *,
         duplicates: str = "positive",
+        sharded: bool = False,
+        tol: float = 1e-6,
+        max_iter: int = 1000,
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        if not isinstance(dim, int) or dim < 1:
-            raise ValueError(f"{name}: dim: expected an integer >= 1, got {dim!r}")
         for argument, value, allowed in (
             ("metric", metric, ("mahalanobis", "diagonal", "euclidean")),
             ("scale", scale, ("max", "detached max", None)),
@@ -58,56 +66,72 @@ class LearningToMatch(nn.Module):
         ):
             if value not in allowed:
                 raise ValueError(f"{name}: {argument}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
-        if not eps > 0:
-            raise ValueError(f"{name}: eps: expected a number > 0, got {eps!r}")
         if mass is not None and not 0 < mass <= 1:
             raise ValueError(f"{name}: mass: expected None or a fraction in (0, 1], got {mass!r}")
-        self.dim, self.eps, self.metric, self.mass, self.scale = dim, eps, metric, mass, scale
-        M = _initial(dim) if init == "paper" else torch.eye(dim)
+        if not tol >= 0:
+            raise ValueError(f"{name}: tol: expected a number >= 0, got {tol!r}")
+        if sharded and mass is not None:
+            raise ValueError(f"{name}: mass: expected None with sharded, which has the balanced plan alone, got {mass!r}")
+        self.dim, self.eps = whole_number(name, "dim", dim, 1), positive_number(name, "eps", eps)
+        self.metric, self.mass, self.scale = metric, mass, scale
+        self.sharded, self.tol, self.max_iter = sharded, tol, whole_number(name, "max_iter", max_iter, 1)
+        M = _initial(self.dim) if init == "paper" else torch.eye(self.dim)
         self.register_parameter("M", {"mahalanobis": nn.Parameter(M), "diagonal": nn.Parameter(M.diagonal().clone())}.get(metric))
 
-    def forward(self, embeddings: Embeddings, present: Present = None, groups: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, embeddings: Embeddings, present: Present = None, groups: Tensor | None = None, *, rows: slice | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and {"matching": itself, detached}. Of a `VonMisesFisher` the mean direction is matched; a tensor is taken as it is.
 
         `present` maps a modality to a bool mask (batch,): pairs with an absent item leave the marginals; a pair of modalities without any
-        counts 0. `groups`: whole numbers (batch,), equal for items that show the same: the matching spreads evenly within a group.
+        counts 0. `groups`: whole numbers (batch,), equal for items that show the same: the matching spreads evenly within a group. `rows`:
+        with `sharded`, where every process has the whole batch, the items that are this one's, the batch's in the order of the ranks; the
+        value is that of all, and so is the gradient of its items and, on every process, of M.
         """
-        check_embeddings(type(self).__name__, embeddings, present)
-        points = [e.loc if isinstance(e, VonMisesFisher) else e for e in embeddings.values()]
+        embeddings = check_embeddings(type(self).__name__, embeddings, present)
+        points = [at_least_float32(e.loc if isinstance(e, VonMisesFisher) else e) for e in embeddings.values()]
         if points[0].shape[-1] != self.dim:
             raise ValueError(f"{type(self).__name__}: expected embeddings of dimension {self.dim}, got {points[0].shape[-1]}")
         check_groups(type(self).__name__, groups, len(points[0]))
+        columns, M, own = points, self.M, slice(None)
+        if self.sharded and rows is not None:
+            *columns, M = shared(*points, self.M)
+            own = rows
         pairs = index_pairs(embeddings)
-        losses = [self._match(points[i], points[j], both_present(embeddings, present, i, j), groups) for i, j in pairs]
+        losses = [self._match(points[i], columns[j], M, both_present(embeddings, present, i, j), groups, own) for i, j in pairs]
         loss = torch.stack(losses).mean()
         return loss, {"matching": loss.detach()}
 
-    def _match(self, x: Tensor, y: Tensor, mask: Tensor | None, groups: Tensor | None) -> Tensor:
-        """x, y (n, d), mask and groups (n,)."""
+    def _match(self, x: Tensor, y: Tensor, M: Tensor | None, mask: Tensor | None, groups: Tensor | None, own: slice) -> Tensor:
+        """x, y (n, d), mask and groups (n,); own: the rows of the costs that are made here, all but where they are spread."""
         if mask is None:
-            return self._loss(x, y, None, groups)
+            return self._loss(x, y, M, None, groups, own)
         x, y = (torch.where(mask[:, None], t, 0.0) for t in (x, y))
         any_present = mask.any()
         mask = mask | ~any_present  # no empty problem, which has no plan; its loss is dropped
-        return torch.where(any_present, self._loss(x, y, mask, groups), 0.0)
+        return torch.where(any_present, self._loss(x, y, M, mask, groups, own), 0.0)
 
-    def _loss(self, x: Tensor, y: Tensor, mask: Tensor | None, groups: Tensor | None) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            x, y = (t if t.dtype == torch.float64 else t.float() for t in (x, y))
-            cost = mahalanobis_cost(x, y, self.M)
-            counted, target = cost, None
+    def _loss(self, x: Tensor, y: Tensor, M: Tensor | None, mask: Tensor | None, groups: Tensor | None, own: slice) -> Tensor:
+        with no_autocast(x):
+            cost = mahalanobis_cost(x[own], y, M)                                            # (rows, n)
+            spread, counted, target = own != slice(None), cost, None
             if mask is not None:
-                counted = torch.where(mask[:, None] & mask, cost, 0.0)
-                target = (mask / mask.sum()).to(cost.dtype).diag()
-            if groups is not None:
-                here = (groups[:, None] == groups) if mask is None else (groups[:, None] == groups) & mask & mask[:, None]
+                counted = torch.where(mask[own, None] & mask, cost, 0.0)
+            if mask is not None or groups is not None:
+                kind = torch.arange(len(y), device=y.device) if groups is None else groups
+                here = kind[own, None] == kind
+                here = here if mask is None else here & mask & mask[own, None]
+                count = len(y) if mask is None else mask.sum().to(cost.dtype)
                 # Constant within a group, so that both marginals are those of the plain matching.
-                share = 1 / len(cost) if mask is None else 1 / mask.sum()
-                target = here.to(cost.dtype) * share / here.sum(1, keepdim=True).clamp(min=1)
+                target = here.to(cost.dtype) / count / here.sum(1, keepdim=True).clamp(min=1)
             if self.scale is not None:
-                largest = counted.max() if self.scale == "max" else counted.detach().max()
+                entries = counted if self.scale == "max" else counted.detach()
+                largest = largest_of_all(entries) if spread else entries.max()
                 cost = cost / largest.clamp(min=torch.finfo(cost.dtype).tiny)
-            return learning_to_match(cost, target, eps=self.eps, mass=self.mass)
+            options = {"eps": self.eps, "tol": self.tol, "max_iter": self.max_iter}
+            if spread:
+                return learning_to_match_sharded(cost, target, **options)
+            return learning_to_match(cost, target, mass=self.mass, **options)
 
     @torch.no_grad()
     def project_(self) -> None:

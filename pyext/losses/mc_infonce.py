@@ -6,6 +6,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .._checks import positive_number, whole_number
+from .._linalg import no_autocast
 from ._embeddings import Embeddings, Present, check_embeddings, draw, index_pairs
 from ._relation import Relation, check_duplicates, check_groups, mean_over_items, of_positives, relate
 
@@ -32,11 +34,10 @@ class MCInfoNCE(nn.Module):
         self, temperature: float = 0.07, n_samples: int = 16, *, form: str = "kirchhof2023", duplicates: str = "ignore"
     ) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise ValueError(f"MCInfoNCE: temperature: expected a number > 0, got {temperature!r}")
         if form not in FORMS:
             raise ValueError(f"MCInfoNCE: form: expected one of {FORMS}, got {form!r}")
-        self.temperature, self.n_samples, self.form = temperature, n_samples, form
+        self.temperature, self.form = positive_number("MCInfoNCE", "temperature", temperature), form
+        self.n_samples = whole_number("MCInfoNCE", "n_samples", n_samples, 1)
         self.duplicates = check_duplicates("MCInfoNCE", duplicates)
 
     def forward(
@@ -44,11 +45,11 @@ class MCInfoNCE(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and {"mc_infonce": itself, detached}. `present` and `groups` as in `Contrastive`, `seed` as in
         `ProbabilisticContrastive`."""
-        check_embeddings("MCInfoNCE", embeddings, present)
+        embeddings = check_embeddings("MCInfoNCE", embeddings, present)
         z = draw(embeddings, self.n_samples, seed).transpose(1, 2)                           # (S, L, batch, d)
         check_groups("MCInfoNCE", groups, z.shape[2])
         losses = []
-        with torch.autocast(z.device.type, enabled=False):
+        with no_autocast(z):
             for i, j in index_pairs(embeddings):
                 relation = relate(embeddings, present, groups, self.duplicates, i, j)
                 logits = z[i] @ z[j].mT / self.temperature                                   # (L, batch, batch)

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from .._checks import compute_dtype
+from .._checks import check_values, compute_dtype, positive_number, whole_number
+from .._linalg import no_autocast
 from ..distributions import VonMisesFisher
-from ._embeddings import Embeddings, Present
+from ._embeddings import Embeddings, Present, check_kinds, check_present
+from ._relation import check_whole_numbers
 
 BOUNDS = ("tight", "paper")
 
@@ -40,10 +42,8 @@ class MMCosine(nn.Module):
         modalities: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(classes, int) or classes < 2:
-            raise ValueError(f"MMCosine: classes: expected a whole number >= 2, got {classes!r}")
-        if scale is not None and not scale > 0:
-            raise ValueError(f"MMCosine: scale: expected a number > 0 or None, got {scale!r}")
+        classes = whole_number("MMCosine", "classes", classes, 2)
+        scale = None if scale is None else positive_number("MMCosine", "scale", scale)
         if bound not in BOUNDS:
             raise ValueError(f"MMCosine: bound: expected one of {BOUNDS}, got {bound!r}")
         if not 1 / classes < probability < 1:
@@ -63,19 +63,20 @@ class MMCosine(nn.Module):
             ValueError: on wrong shapes, widths, names or labels.
         """
         logits = self.logits(embeddings, present)
-        if labels.is_floating_point() or labels.shape != logits.shape[:1]:
-            got = f"{labels.dtype} {tuple(labels.shape)}"
-            raise ValueError(f"MMCosine: labels: expected whole numbers of shape ({len(logits)},), got {got}")
-        loss = nn.functional.cross_entropy(logits, labels)
+        check_present("MMCosine", list(embeddings), present, len(logits))
+        check_whole_numbers("MMCosine", "labels", labels, len(logits))
+        check_values("MMCosine", "labels", labels, lambda t: (t >= 0) & (t < self.classes), f"classes from 0 to {self.classes - 1}")
+        loss = nn.functional.cross_entropy(logits, labels.long())
         return loss, {"mmcosine": loss.detach(), "accuracy": (logits.argmax(1) == labels).to(loss.dtype).mean()}
 
     def logits(self, embeddings: Embeddings, present: Present = None) -> Tensor:
-        """(batch, C), in at least float32."""
+        """(batch, C), in at least float32; `present` may name other modalities too."""
+        check_kinds("MMCosine", embeddings)
         features = {name: e.loc if isinstance(e, VonMisesFisher) else e for name, e in embeddings.items()}
         batch = len(next(iter(features.values()), ()))
         for name, x in features.items():
-            if x.dim() != 2 or len(x) != batch:
-                raise ValueError(f"MMCosine: {name}: expected features of shape ({batch}, width), got {tuple(x.shape)}")
+            if x.dim() != 2 or len(x) != batch or not batch:
+                raise ValueError(f"MMCosine: {name}: expected features of shape ({batch or 'batch'}, width), got {tuple(x.shape)}")
             if name not in self.weight:
                 if self.weight:
                     raise ValueError(f"MMCosine: {name}: expected a modality among {list(self.weight)}")
@@ -86,13 +87,14 @@ class MMCosine(nn.Module):
         if not self.weight:
             for name, x in features.items():
                 self._add(name, x[0])
+        present = {name: mask for name, mask in (present or {}).items() if name in features}
+        check_present("MMCosine", list(features), present, batch)
         total = 0.0
-        with torch.autocast(next(iter(features.values())).device.type, enabled=False):
+        with no_autocast(next(iter(features.values()))):
             for name, x in features.items():
-                x = x.to(compute_dtype(x.dtype))
-                cosine = nn.functional.normalize(x, dim=-1) @ nn.functional.normalize(self.weight[name].to(x.dtype), dim=-1).mT
-                mask = (present or {}).get(name)
-                total = total + (cosine if mask is None else torch.where(mask[:, None], cosine, 0.0))
+                x, mask = x.to(compute_dtype(x.dtype)), present.get(name)
+                x = x if mask is None else torch.where(mask[:, None], x, 0.0)                # whose cosines are 0
+                total = total + nn.functional.normalize(x, dim=-1) @ nn.functional.normalize(self.weight[name].to(x.dtype), dim=-1).mT
             return self._scale(len(features)) * total
 
     def _scale(self, M: int) -> float:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from .._checks import positive_number, whole_number
+from .._linalg import no_autocast
 from ..distributions import VonMisesFisher
 from ._embeddings import Embeddings, Present, check_embeddings, draw
 from ._relation import check_duplicates, check_groups
@@ -26,9 +28,8 @@ class MPC(nn.Module):
 
     def __init__(self, n_samples: int = 7, temperature: float = 1.0, penalty: float = 1e-3, *, duplicates: str = "ignore") -> None:
         super().__init__()
-        if not temperature > 0:
-            raise ValueError(f"MPC: temperature: expected a number > 0, got {temperature!r}")
-        self.n_samples, self.temperature, self.penalty = n_samples, temperature, penalty
+        self.n_samples, self.penalty = whole_number("MPC", "n_samples", n_samples, 1), penalty
+        self.temperature = positive_number("MPC", "temperature", temperature)
         self.duplicates = check_duplicates("MPC", duplicates)
 
     def forward(
@@ -40,7 +41,7 @@ class MPC(nn.Module):
         Raises:
             ValueError: also where an embedding is not a `VonMisesFisher`: the product needs concentrations.
         """
-        check_embeddings("MPC", embeddings, present)
+        embeddings = check_embeddings("MPC", embeddings, present)
         for name, law in embeddings.items():
             if not isinstance(law, VonMisesFisher):
                 raise ValueError(f"MPC: {name}: expected a VonMisesFisher, got {type(law).__name__}")
@@ -49,7 +50,7 @@ class MPC(nn.Module):
         S, batch, _ = centre.shape
         everyone = torch.ones(batch, dtype=torch.bool, device=centre.device)
         there = torch.stack([(present or {}).get(name, everyone) for name in embeddings])    # (S, batch)
-        with torch.autocast(centre.device.type, enabled=False):
+        with no_autocast(centre):
             kappa = torch.stack([law.concentration.to(centre.dtype) for law in embeddings.values()])
             loc = torch.stack([law.loc.to(centre.dtype) for law in embeddings.values()])
             eta = torch.where(there, kappa, 0.0)[..., None] * loc

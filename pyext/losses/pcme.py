@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .._checks import whole_number
+from .._linalg import no_autocast
 from ..distributions import VonMisesFisher
 from ..ops.vmf_cumulant import vmf_kl_uniform
 from ._embeddings import Embeddings, Present, check_embeddings, draw, index_pairs
@@ -38,7 +40,8 @@ class PCME(nn.Module):
         duplicates: str = "ignore",
     ) -> None:
         super().__init__()
-        self.n_samples, self.bottleneck, self.uniformity = n_samples, bottleneck, uniformity
+        self.n_samples = whole_number("PCME", "n_samples", n_samples, 1)
+        self.bottleneck, self.uniformity = bottleneck, uniformity
         self.duplicates = check_duplicates("PCME", duplicates)
         self.scale, self.shift = nn.Parameter(torch.tensor(float(scale))), nn.Parameter(torch.tensor(float(shift)))
 
@@ -47,10 +50,10 @@ class PCME(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and its parts {"match", "bottleneck", "uniformity"}, each without its weight, detached. `present` and `groups` as in
         `Contrastive`, `seed` as in `ProbabilisticContrastive`."""
-        check_embeddings("PCME", embeddings, present)
+        embeddings = check_embeddings("PCME", embeddings, present)
         z = draw(embeddings, self.n_samples, seed)                                           # (S, batch, L, d)
         check_groups("PCME", groups, z.shape[1])
-        with torch.autocast(z.device.type, enabled=False):
+        with no_autocast(z):
             pairs = index_pairs(embeddings)
             relations = [relate(embeddings, present, groups, self.duplicates, i, j) for i, j in pairs]
             losses = [self._match(z[i], z[j], r) for (i, j), r in zip(pairs, relations, strict=True)]

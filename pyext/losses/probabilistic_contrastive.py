@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from .._checks import positive_number, whole_number
+from .._linalg import no_autocast
 from ..ops.vmf_sample import vmf_sample
 from ._embeddings import Embeddings, Present, Sampler, check_embeddings, draw, index_pairs
 from ._relation import check_duplicates, check_groups, relate, symmetric_cross_entropy
@@ -26,10 +28,9 @@ class ProbabilisticContrastive(nn.Module):
         self, temperature: float = 0.07, n_samples: int = 16, *, duplicates: str = "ignore", sampler: Sampler = vmf_sample
     ) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise ValueError(f"ProbabilisticContrastive: temperature: expected a number > 0, got {temperature!r}")
-        self.temperature, self.n_samples = temperature, n_samples
-        self.duplicates = check_duplicates("ProbabilisticContrastive", duplicates)
+        name = "ProbabilisticContrastive"
+        self.temperature, self.n_samples = positive_number(name, "temperature", temperature), whole_number(name, "n_samples", n_samples, 1)
+        self.duplicates = check_duplicates(name, duplicates)
         self.sampler = sampler
 
     def forward(
@@ -41,7 +42,7 @@ class ProbabilisticContrastive(nn.Module):
         modalities with fewer than two common items counts as 0. `groups`: whole numbers (batch,), equal for items that show the same.
         `seed` fixes the draws: one is then a function of it and of its place in the batch; the default is torch's own generator.
         """
-        check_embeddings("ProbabilisticContrastive", embeddings, present)
+        embeddings = check_embeddings("ProbabilisticContrastive", embeddings, present)
         z = draw(embeddings, self.n_samples, seed, sampler=self.sampler)
         loss = contrastive(z, embeddings, present, groups, self.temperature, self.duplicates)
         return loss, {"contrastive": loss.detach()}
@@ -54,7 +55,7 @@ def contrastive(
     S, batch, L, _ = z.shape
     check_groups("ProbabilisticContrastive", groups, batch)
     flat = z.reshape(S, batch, -1).unbind()  # whose backward gathers once, where indexing would fill a tensor of zeros a pair
-    with torch.autocast(z.device.type, enabled=False):
+    with no_autocast(z):
         pairs = index_pairs(embeddings)
         relations = [relate(embeddings, present, groups, duplicates, i, j) for i, j in pairs]
         losses = [symmetric_cross_entropy(flat[i] @ flat[j].mT / (L * temperature), r) for (i, j), r in zip(pairs, relations, strict=True)]

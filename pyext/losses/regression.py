@@ -4,6 +4,7 @@ eq. 6, 7 and 9)."""
 import torch
 from torch import Tensor, nn
 
+from .._linalg import no_autocast
 from ._embeddings import Embeddings, Present, check_embeddings, index_pairs, points
 from ._relation import check_duplicates, check_groups, relate
 
@@ -42,10 +43,10 @@ class Regression(nn.Module):
 
     def forward(self, embeddings: Embeddings, present: Present = None, groups: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and {"regression": itself, detached}. `present` and `groups` as in `Contrastive`."""
-        check_embeddings("Regression", embeddings, present)
+        embeddings = check_embeddings("Regression", embeddings, present)
         z = points(embeddings)
         check_groups("Regression", groups, z.shape[1])
-        with torch.autocast(z.device.type, enabled=False):
+        with no_autocast(z):
             alike = self._alike(z.detach(), embeddings, present)
             losses = []
             for i, j in index_pairs(embeddings):

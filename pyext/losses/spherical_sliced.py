@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from ..ops.sliced_wasserstein import sliced_wasserstein_sphere_pairs
+from .._checks import whole_number
+from .._linalg import no_autocast
+from ..ops.sliced_wasserstein import check_max_grad, sliced_wasserstein_sphere_pairs
 from ..ops.vmf_sample import vmf_sample
 from ._embeddings import Embeddings, Present, Sampler, both_present, check_embeddings, circle_generator, draw, index_pairs, masked_mean
 
@@ -34,8 +36,11 @@ class SphericalSliced(nn.Module):
         sampler: Sampler = vmf_sample,
     ) -> None:
         super().__init__()
-        self.n_projections, self.n_samples, self.debias, self.max_grad = n_projections, n_samples, debias, max_grad
-        self.sampler = sampler
+        name = "SphericalSliced"
+        check_max_grad(name, max_grad)
+        self.n_projections = whole_number(name, "n_projections", n_projections, 1)
+        self.n_samples = whole_number(name, "n_samples", n_samples, 1)
+        self.debias, self.max_grad, self.sampler = debias, max_grad, sampler
 
     def forward(
         self,
@@ -50,7 +55,7 @@ class SphericalSliced(nn.Module):
         `groups` is taken, as by the other losses, and changes nothing: no two items are compared. `seed` fixes draws and circles, as in
         `ProbabilisticContrastive`. `rows`: in torch.distributed, where every process has the whole batch, the items whose distances this
         one takes; the value is that of all, the gradient that of its items, exactly."""
-        check_embeddings("SphericalSliced", embeddings, present)
+        embeddings = check_embeddings("SphericalSliced", embeddings, present)
         z = draw(embeddings, self.n_samples, seed, sampler=self.sampler)
         twin = draw(embeddings, self.n_samples, seed, turn=1, sampler=self.sampler) if self.debias else None
         loss = sliced(z, twin, embeddings, present, self.n_projections, self.max_grad, seed, rows)
@@ -72,7 +77,7 @@ def sliced(
     kept = slice(None) if rows is None else rows
     z, twin = z[:, kept], None if twin is None else twin[:, kept]
     circles = circle_generator(seed, z.device)
-    with torch.autocast(z.device.type, enabled=False):
+    with no_autocast(z):
         if twin is None:
             distances = sliced_wasserstein_sphere_pairs(z, pairs, n_projections, max_grad=max_grad, generator=circles)  # (pairs, batch)
         else:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from .._linalg import no_autocast
 from ._embeddings import Embeddings, Present, check_embeddings, index_pairs, points
 from ._relation import check_duplicates, check_groups, mean_over_items, of_positives, relate
 
@@ -30,10 +31,10 @@ class Triplet(nn.Module):
 
     def forward(self, embeddings: Embeddings, present: Present = None, groups: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and {"triplet": itself, detached}. `present` and `groups` as in `Contrastive`."""
-        check_embeddings("Triplet", embeddings, present)
+        embeddings = check_embeddings("Triplet", embeddings, present)
         z = points(embeddings)
         check_groups("Triplet", groups, z.shape[1])
-        with torch.autocast(z.device.type, enabled=False):
+        with no_autocast(z):
             losses = []
             for i, j in index_pairs(embeddings):
                 relation = relate(embeddings, present, groups, self.duplicates, i, j)

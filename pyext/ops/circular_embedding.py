@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from .._checks import check_floating, check_min_dim, compute_dtype
-from .circular_wasserstein import normalised
+from .._checks import check_floating, check_min_dim, compute_dtype, shares, whole_number
+from .circular_wasserstein import batch_shape
 
 
 def circular_embedding(u: Tensor, size: int = 128, *, weights: Tensor | None = None) -> Tensor:
@@ -35,14 +35,10 @@ def circular_embedding(u: Tensor, size: int = 128, *, weights: Tensor | None = N
     n = u.shape[-1]
     if n == 0:
         raise ValueError(f"{name}: expected at least one point")
-    if not isinstance(size, int) or size < 1:
-        raise ValueError(f"{name}: size: expected an integer >= 1, got {size!r}")
+    size = whole_number(name, "size", size, 1)
     u = u.to(compute_dtype(dtype))
     t, order = (u - u.detach().floor()).sort(-1)
-    if weights is None:
-        a = t.new_full(t.shape, 1 / n)
-    else:
-        a = normalised(name, "weights", weights, u[..., None]).reshape(u.shape).gather(-1, order)
+    a = shares(name, "weights", weights, u[..., None]).gather(-1, order)
     level = a.detach().double().cumsum(-1)
     level = level / level[..., -1:]
     s = (torch.arange(size, dtype=torch.float64, device=u.device) + 0.5) / size
@@ -60,9 +56,11 @@ def embedding_distance(a: Tensor, b: Tensor) -> Tensor:
         ValueError: on wrong shapes or dtypes.
     """
     name = "embedding_distance"
-    check_floating(name, a=a, b=b)
+    dtype = check_floating(name, a=a, b=b)
     check_min_dim(name, a=(a, 1), b=(b, 1))
-    if a.shape[-1] != b.shape[-1]:
-        raise ValueError(f"{name}: b: expected {a.shape[-1]} values as a, got shape {tuple(b.shape)}")
-    d = a - b
-    return torch.linalg.vector_norm(d - d.detach().round(), dim=-1) / a.shape[-1] ** 0.5
+    size = a.shape[-1]
+    if size == 0 or b.shape[-1] != size:
+        raise ValueError(f"{name}: expected as many values in a and b, one or more, got shapes {tuple(a.shape)} and {tuple(b.shape)}")
+    batch_shape(name, a.shape[:-1], b.shape[:-1])
+    d = a.to(compute_dtype(dtype)) - b.to(compute_dtype(dtype))
+    return (torch.linalg.vector_norm(d - d.detach().round(), dim=-1) / size**0.5).to(dtype)

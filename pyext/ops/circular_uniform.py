@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .circular_wasserstein import normalised
+from .._checks import shares
 
 
 def check_uniform_order(function: str, p: float) -> None:
@@ -21,7 +21,7 @@ def wasserstein_to_uniform(function: str, u: Tensor, weights: Tensor | None, p: 
         a = t.new_full((n,), 1 / n)
         middle = (torch.arange(n, dtype=t.dtype, device=t.device) + 0.5) / n
     else:
-        a = normalised(function, "weights", weights, u).reshape(*u.shape[:-2], 1, n).expand(t.shape).gather(-1, order)
+        a = shares(function, "x_weights", weights, u)[..., None, :].expand(t.shape).gather(-1, order)
         middle = a.cumsum(-1) - a / 2
     r = t - middle                                                                           # displacement of the middle of each mass
     if p == 2:

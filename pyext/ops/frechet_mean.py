@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import check_floating, check_min_dim, check_values, compute_dtype, values_are_free
-from .._linalg import solve
+from .._checks import check_floating, check_min_dim, check_unit, compute_dtype, shares, values_are_free, whole_number
+from .._linalg import matmul, solve
 
 
 def frechet_mean(z: Tensor, weights: Tensor | None = None, *, max_iter: int = 50, tol: float = 1e-7) -> Tensor:
@@ -20,8 +20,8 @@ def frechet_mean(z: Tensor, weights: Tensor | None = None, *, max_iter: int = 50
     Args:
         z: unit vectors (..., n, d).
         weights: nonnegative, broadcastable to (..., n); divided by their sum. Default uniform.
-        max_iter: the most steps; on a CPU they end when every |t| <= tol, elsewhere all are taken, since looking would cost a sync.
-        tol: tangent length at which a CPU stops, in radians; not below a few roundings of the dtype.
+        max_iter: the most steps, >= 0; on a CPU they end when every |t| <= tol, elsewhere all are taken, since looking would cost a sync.
+        tol: tangent length >= 0 at which a CPU stops, in radians; not below a few roundings of the dtype.
 
     Returns:
         Unit vectors (..., d), differentiable once in z and weights. NaN where the average vanishes, as between antipodes (there is no one
@@ -33,12 +33,19 @@ def frechet_mean(z: Tensor, weights: Tensor | None = None, *, max_iter: int = 50
             a few roundings of the dtype).
 
     Raises:
-        ValueError: on wrong shapes or dtypes and, on a CPU, negative or non-finite weights.
+        ValueError: on wrong shapes, dtypes, max_iter or tol and, on a CPU, vectors of a weight above 0 that are not unit, and weights that
+            are negative, not finite or all 0.
     """
-    dtype, z, weights = _prepare("frechet_mean", z, weights)
-    start = _direction("frechet_mean", _combine(weights, z).detach())
-    tol = max(tol, 8 * torch.finfo(z.dtype).eps)
-    m, left = _FrechetMean.apply(z, weights, start, max_iter, tol)
+    name = "frechet_mean"
+    max_iter = whole_number(name, "max_iter", max_iter, 0)
+    if not tol >= 0:
+        raise ValueError(f"{name}: tol: expected a number >= 0, got {tol!r}")
+    dtype, points, weights = _prepare(name, z, weights)
+    if values_are_free(z):
+        check_unit(name, "z", z[weights > 0])
+    start = _direction(name, _combine(weights, points).detach())
+    tol = max(tol, 8 * torch.finfo(points.dtype).eps)
+    m, left = _FrechetMean.apply(points, weights, start, max_iter, tol)
     if values_are_free(left) and bool((left > tol).any()):
         warnings.warn(
             f"frechet_mean: not converged after {max_iter} steps, |t| up to {left[left == left].max().item():.3g}: the points may be spread"
@@ -68,28 +75,22 @@ def _direction(function: str, average: Tensor) -> Tensor:
 def _prepare(function: str, z: Tensor, weights: Tensor | None) -> tuple[torch.dtype, Tensor, Tensor]:
     dtype = check_floating(function, z=z, weights=weights)
     check_min_dim(function, z=(z, 2))
-    n = z.shape[-2]
+    n, d = z.shape[-2:]
     if n == 0:
         raise ValueError(f"{function}: z: expected at least one point, got shape {tuple(z.shape)}")
+    if d == 0:
+        raise ValueError(f"{function}: z: expected vectors of dimension >= 1, got shape {tuple(z.shape)}")
     z = z.to(compute_dtype(dtype))
-    if weights is None:
-        return dtype, z, z.new_full((n,), 1 / n).expand(z.shape[:-1])
-    check_values(function, "weights", weights, lambda w: (w >= 0) & w.isfinite(), "finite values >= 0")
-    try:
-        weights = weights.to(z.dtype).expand(z.shape[:-1])
-    except RuntimeError:
-        shapes = f"{tuple(z.shape[:-1])}, got {tuple(weights.shape)}"
-        raise ValueError(f"{function}: weights: expected a shape that broadcasts to {shapes}") from None
-    return dtype, z, weights / weights.sum(-1, keepdim=True)
+    return dtype, z, shares(function, "weights", weights, z)
 
 
 def _combine(weights: Tensor, z: Tensor) -> Tensor:
-    return (weights[..., None, :] @ z)[..., 0, :]                                            # (..., d)
+    return matmul(weights[..., None, :], z)[..., 0, :]                                       # (..., d)
 
 
 def _angles(z: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """c = cos theta, s^2 = sin^2 theta and phi = theta / sin theta between m and each z, (..., n)."""
-    c = (z @ m[..., None])[..., 0].clamp(-1, 1)
+    c = matmul(z, m[..., None])[..., 0].clamp(-1, 1)
     s2 = (1 - c) * (1 + c)
     s = s2.sqrt()
     phi = torch.where(1 - c < 1e-4, 1 + (1 - c) * (1 / 3 + (1 - c) * (2 / 15)), torch.atan2(s, c) / s)
@@ -97,8 +98,10 @@ def _angles(z: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class _FrechetMean(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, z: Tensor, weights: Tensor, m: Tensor, max_iter: int, tol: float) -> tuple[Tensor, Tensor]:
+    def forward(z: Tensor, weights: Tensor, m: Tensor, max_iter: int, tol: float) -> tuple[Tensor, Tensor]:
         """The mean from a first guess m, and the last |t|."""
         length = torch.zeros_like(m[..., :1])
         for _ in range(max_iter):
@@ -113,9 +116,13 @@ class _FrechetMean(torch.autograd.Function):
             m = torch.nn.functional.normalize(m, dim=-1, eps=0)
             if values_are_free(length) and bool((~(length > tol)).all()):
                 break
-        ctx.save_for_backward(z, weights, m)
-        ctx.mark_non_differentiable(length)
         return m, length
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        m, length = output
+        ctx.save_for_backward(*inputs[:2], m)
+        ctx.mark_non_differentiable(length)
 
     @staticmethod
     @torch.autograd.function.once_differentiable

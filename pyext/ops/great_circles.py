@@ -1,9 +1,14 @@
 """Random great circles."""
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
+
+from .._checks import whole_number
+from .._linalg import matmul
+from .._seed import normals
 
 
 def great_circles(
@@ -34,17 +39,12 @@ def great_circles(
     Raises:
         ValueError: on n, d or a method out of range.
     """
-    if not isinstance(n, int) or n < 1:
-        raise ValueError(f"great_circles: n: expected an integer >= 1, got {n!r}")
-    if not isinstance(d, int) or d < 2:
-        raise ValueError(f"great_circles: d: expected an integer >= 2, got {d!r}")
+    n, d = whole_number("great_circles", "n", n, 1), whole_number("great_circles", "d", d, 2)
     dtype = dtype or torch.get_default_dtype()
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"great_circles: dtype: expected float32 or float64, got {dtype}")
 
-    def normal(*shape: int) -> Tensor:  # always float32 draws: the same circles for both dtypes
-        return torch.randn(*shape, generator=generator, device=device, dtype=torch.float32).to(dtype)
-
+    normal = partial(normals, generator=generator, device=device, dtype=dtype)
     if method == "iid":
         return torch.stack(_gram_schmidt(*normal(2, n, d)), -1)
     if method == "orthogonal":
@@ -79,7 +79,7 @@ def _fibonacci(n: int, frame: Tensor, turn: Tensor) -> Tensor:
     radius = (1 - height * height).sqrt()
     lattice = torch.stack([radius * angle.cos(), radius * angle.sin(), height], -1)          # (n, 3)
     rotation = torch.cat([frame, torch.linalg.cross(frame[:, 0], frame[:, 1])[:, None]], 1)  # (3, 3)
-    normal = lattice @ rotation.T
+    normal = matmul(lattice, rotation.T)
     # The axis least aligned with the normal spans the plane safely once the normal is projected out.
     axis = torch.zeros_like(normal).scatter_(-1, normal.abs().argmin(-1, keepdim=True), 1.0)
     x = axis - (axis * normal).sum(-1, keepdim=True) * normal

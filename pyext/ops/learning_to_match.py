@@ -56,30 +56,40 @@ def learning_to_match(
     dtype, batch, problem, _ = prepare(name, cost, mass, a, b, eps, max_iter, tol, None)
     if target is not None:
         target = target.to(problem[0].dtype).expand(*batch, *cost.shape[-2:]).reshape(problem[0].shape)
-    return _Match.apply(*problem, target, float(eps), max_iter, tol, backend).reshape(batch).to(dtype)
+    loss, *_ = _Match.apply(*problem, target, float(eps), max_iter, tol, backend)
+    return loss.reshape(batch).to(dtype)
 
 
 class _Match(torch.autograd.Function):
+    """The losses (B), and what their gradient takes: the plan and its potentials."""
+
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(
-        ctx: Any, cost: Tensor, a: Tensor, b: Tensor, mass: Tensor | None, target: Tensor | None, eps: float, max_iter: int, tol: float,
+        cost: Tensor, a: Tensor, b: Tensor, mass: Tensor | None, target: Tensor | None, eps: float, max_iter: int, tol: float,
         backend: str | None,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         tol = max(tol, 8 * torch.finfo(cost.dtype).eps)
         plan, f, g, h, error, _, converged = op("sinkhorn", backend, cost)(cost, a, b, mass, None, None, eps, max_iter, tol)
-        warn_unless_converged("learning_to_match", converged, error, max_iter)
-        ctx.save_for_backward(plan, a, b, mass, f, g, target)
-        ctx.eps, ctx.backend = eps, backend
+        warn_unless_converged("learning_to_match", converged, error, max_iter, stacklevel=5)
         n = cost.shape[1]
         if target is None:  # on the diagonal alone
             log_plan = (f + g + h[:, None] - cost.diagonal(dim1=1, dim2=2)) / eps            # (B, n)
-            return -log_plan.mean(1) - math.log(n)
+            return -log_plan.mean(1) - math.log(n), plan, f, g
         log_plan = (f[:, :, None] + g[:, None] + h[:, None, None] - cost) / eps
-        return torch.where(target > 0, torch.xlogy(target, target) - target * log_plan, 0).sum((1, 2))
+        return torch.where(target > 0, torch.xlogy(target, target) - target * log_plan, 0).sum((1, 2)), plan, f, g
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        _, a, b, mass, target, ctx.eps, _, _, ctx.backend = inputs
+        _, plan, f, g = output
+        ctx.save_for_backward(plan, a, b, mass, f, g, target)
+        ctx.mark_non_differentiable(plan, f, g)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple:
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple:
         plan, a, b, mass, f, g, target = ctx.saved_tensors
         scale = grad[:, None, None] / ctx.eps
         if mass is None:

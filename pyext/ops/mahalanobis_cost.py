@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .._checks import check_floating, check_min_dim, compute_dtype
 from .._library import define, op
+from .._linalg import no_autocast
 from ..reference.mahalanobis_cost import mahalanobis_cost as _reference
 from ..reference.mahalanobis_cost import mahalanobis_cost_backward as _reference_backward
 from .circular_wasserstein import batch_shape
@@ -52,7 +53,7 @@ def mahalanobis_cost(x: Tensor, y: Tensor, M: Tensor | None = None, *, squared: 
             raise ValueError(f"{name}: M: expected shape {(d, d)} or {(d,)}, got {tuple(M.shape)}")
         compute = torch.promote_types(compute, compute_dtype(M.dtype))
         M = M.to(compute)
-    with torch.autocast(x.device.type, enabled=False):
+    with no_autocast(x):
         z = torch.cat([x.to(compute).expand(*batch, n, d), y.to(compute).expand(*batch, m, d)], -2)
         z = z.reshape(batch.numel(), n + m, d)
         with torch.no_grad():
@@ -85,7 +86,7 @@ def _backward(op: Any, ctx: Any, grad: Tensor) -> tuple:
         return At
 
     grad_z = grad_M = None
-    with torch.autocast(z.device.type, enabled=False):
+    with no_autocast(z):
         Az = laplacian(z, 1) if wants_M else None
         if M is not None and M.dim() == 1:
             grad_z = laplacian(zM, 2) if Az is None else Az * (2 * M)

@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
-from .._checks import check_floating, check_min_dim, compute_dtype
-from .circular_wasserstein import batch_shape, check_order, normalised
+from .._checks import check_floating, check_min_dim, shares
+from .._linalg import matmul
+from .._seed import normals, take_or_draw
+from .circular_wasserstein import batch_shape, check_order
 
 
 def sliced_wasserstein_sphere_parallel(
@@ -29,7 +31,7 @@ def sliced_wasserstein_sphere_parallel(
     Args:
         x, y: unit vectors (..., n, d) and (..., m, d); the batch dimensions broadcast.
         n_projections: number of axes, when `projections` is not given.
-        p: the order, a number >= 1.
+        p: the order, a number in [1, 32].
         x_weights, y_weights: nonnegative, broadcastable to (..., n) and (..., m); each row is divided by its sum. Default uniform.
         projections: (P, d), axes to use instead of random ones; they are normalised. No gradient flows to them.
         generator: source of the axes, on the device of x; default torch's own for the device.
@@ -52,9 +54,9 @@ def sliced_wasserstein_sphere_parallel(
         raise ValueError(f"{name}: expected at least one point in each set, got {x.shape[-2]} and {y.shape[-2]}")
     batch = batch_shape(name, x.shape[:-2], y.shape[:-2])
     axes = _axes(name, n_projections, x, projections, generator, seed)                       # (d, P)
-    u, v = ((z.to(axes.dtype) @ axes).expand(*batch, z.shape[-2], axes.shape[1]) for z in (x, y))
-    a = None if x_weights is None else normalised(name, "the first set's weights", x_weights, u).reshape(*batch, 1, -1)
-    b = None if y_weights is None else normalised(name, "the second set's weights", y_weights, v).reshape(*batch, 1, -1)
+    u, v = (matmul(z.to(axes.dtype), axes).expand(*batch, z.shape[-2], axes.shape[1]) for z in (x, y))
+    a = None if x_weights is None else shares(name, "x_weights", x_weights, u)[..., None, :]
+    b = None if y_weights is None else shares(name, "y_weights", y_weights, v)[..., None, :]
     cost = _line_cost(u.mT, v.mT, a, b, p).mean(-1)                                          # (...)
     if p == 1:
         return cost.to(dtype)
@@ -67,13 +69,18 @@ def _line_cost(u: Tensor, v: Tensor, a: Tensor | None, b: Tensor | None, p: floa
     u, by_u = u.sort(-1)
     v, by_v = v.sort(-1)
     if a is None and b is None and u.shape[-1] == v.shape[-1]:
-        return (u - v).abs().pow(p).mean(-1)
+        return _power(u - v, p).mean(-1)
     A, B = _levels(a, by_u), _levels(b, by_v)
     ends = torch.cat([A, B], -1).sort(-1).values                                             # of pieces that go from one u to one v
     length = ends.diff(dim=-1, prepend=torch.zeros_like(ends[..., :1]))
     middle = (ends - 0.5 * length).detach()
     i, j = (torch.searchsorted(L.detach().contiguous(), middle).clamp(max=L.shape[-1] - 1) for L in (A, B))
-    return (length * (u.gather(-1, i) - v.gather(-1, j)).abs().pow(p)).sum(-1)
+    return (length * _power(u.gather(-1, i) - v.gather(-1, j), p)).sum(-1)
+
+
+def _power(d: Tensor, p: float) -> Tensor:
+    """|d|^p; of orders above 2 in float64, since they leave float32's range."""
+    return (d if p <= 2 else d.double()).abs().pow(p)
 
 
 def _levels(weights: Tensor | None, order: Tensor) -> Tensor:
@@ -88,18 +95,6 @@ def _levels(weights: Tensor | None, order: Tensor) -> Tensor:
 def _axes(
     function: str, n: int, like: Tensor, projections: Tensor | None, generator: torch.Generator | None, seed: int | None
 ) -> Tensor:
-    d, dtype = like.shape[-1], compute_dtype(like.dtype)
-    if sum(source is not None for source in (projections, generator, seed)) > 1:
-        raise ValueError(f"{function}: expected at most one of projections, generator and seed")
-    if projections is None:
-        if not isinstance(n, int) or n < 1:
-            raise ValueError(f"{function}: n_projections: expected an integer >= 1, got {n!r}")
-        device = like.device
-        if seed is not None:  # on the CPU, so that every device gets the same axes
-            generator, device = torch.Generator().manual_seed(seed), torch.device("cpu")
-        projections = torch.randn(n, d, generator=generator, device=device, dtype=torch.float32).to(like.device)
-    elif projections.dim() != 2 or projections.shape[1] != d or not projections.shape[0]:
-        raise ValueError(f"{function}: projections: expected shape (P, {d}), got {tuple(projections.shape)}")
-    elif projections.device != like.device:
-        raise ValueError(f"{function}: projections: expected device {like.device}, got {projections.device}")
-    return torch.nn.functional.normalize(projections.detach().to(dtype), dim=-1).mT
+    d = like.shape[-1]
+    axes = take_or_draw(function, n, like, (d,), projections, generator, seed, lambda n, **how: normals(n, d, **how))
+    return (axes / axes.norm(dim=-1, keepdim=True)).mT

@@ -1,12 +1,14 @@
 """The nearest symmetric matrix whose eigenvalues are at least a floor: the step that keeps a learned metric a metric."""
 
 import math
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._checks import check_floating, check_min_dim, compute_dtype, values_are_free
+from .._linalg import no_autocast
 from .symmetric_part import symmetric_part
 
 SLACK = 64  # roundings of |M| by which "auto" lets eigenvalues fall short: what an eigendecomposition makes of coinciding ones
@@ -40,48 +42,49 @@ def psd_project(M: Tensor, *, floor: float = 0.0, method: str = "auto") -> Tenso
     check_min_dim(name, M=(M, 2))
     if M.shape[-1] != M.shape[-2]:
         raise ValueError(f"{name}: M: expected shape (..., d, d), got {tuple(M.shape)}")
-    if not math.isfinite(floor):
+    if not isinstance(floor, Real) or not math.isfinite(floor):
         raise ValueError(f"{name}: floor: expected a finite number, got {floor!r}")
     if method not in ("auto", "eigh", "polar"):
         raise ValueError(f"{name}: method: expected 'auto', 'eigh' or 'polar', got {method!r}")
     if M.numel() == 0:
         return M.clone()
-    with torch.autocast(M.device.type, enabled=False):
+    with no_autocast(M):
         return _PsdProject.apply(M.to(compute_dtype(dtype)), float(floor), method).to(dtype)
 
 
 class _PsdProject(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, M: Tensor, floor: float, method: str) -> Tensor:
-        ctx.floor = floor
+    def forward(M: Tensor, floor: float, method: str) -> Tensor:
         S = symmetric_part(M)
         rows = S.norm(dim=-1)                                                                # (..., d)
         if values_are_free(M) and not bool(rows.isfinite().all()):
-            raise ValueError("psd_project: M: expected finite entries")
+            raise ValueError("psd_project: M: expected finite entries, whose squares do not overflow")
         if method == "polar" or (method == "auto" and M.device.type != "cpu"):
-            projected = _by_polar(S, floor)
-        elif method == "auto" and values_are_free(M):
-            short = _falls_short(S, rows, floor)                                             # (...)
-            if not bool(short.any()):
-                ctx.save_for_backward(None)
-                return S
-            if bool(short.all()):
-                projected = _by_eigh(S, floor)
-            else:
-                projected = S.clone()
-                projected[short] = _by_eigh(S[short], floor)
-        else:
-            projected = _by_eigh(S, floor)
-        ctx.save_for_backward(S)
-        return projected
+            return _by_polar(S, floor)
+        if method == "eigh" or not values_are_free(M):
+            return _by_eigh(S, floor)
+        short = _falls_short(S, rows, floor)                                                 # (...)
+        if bool(short.all()):
+            return _by_eigh(S, floor)
+        if bool(short.any()):
+            S[short] = _by_eigh(S[short], floor)
+        return S
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        M, ctx.floor, _ = inputs
+        ctx.save_for_backward(M, output)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple:
-        (S,) = ctx.saved_tensors
-        if S is None:
+        M, projected = ctx.saved_tensors
+        S = symmetric_part(M)
+        if values_are_free(S) and torch.equal(S, projected):  # there was nothing to do
             return symmetric_part(grad), None, None
-        with torch.autocast(S.device.type, enabled=False):
+        with no_autocast(S):
             values, V = torch.linalg.eigh(S)
             above, below = (values - ctx.floor).clamp(min=0), (ctx.floor - values).clamp(min=0)
             above, below = above[..., :, None] + above[..., None, :], below[..., :, None] + below[..., None, :]

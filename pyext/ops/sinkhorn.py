@@ -100,6 +100,8 @@ def partial_sinkhorn(
     Raises, Warns:
         As `sinkhorn`; ValueError also on a mass out of range.
     """
+    if mass is None:
+        raise ValueError("partial_sinkhorn: mass: expected a number or a tensor, got None")
     return _solve("partial_sinkhorn", cost, mass, a, b, eps, max_iter, tol, init, backend)
 
 
@@ -126,12 +128,12 @@ def _solve(
     return SinkhornResult(*map(shaped, (P, f, g, value, transport_cost, error, iterations, converged, h)))
 
 
-def warn_unless_converged(name: str, converged: Tensor, error: Tensor, max_iter: int) -> None:
+def warn_unless_converged(name: str, converged: Tensor, error: Tensor, max_iter: int, stacklevel: int = 4) -> None:
     if values_are_free(converged) and not bool(converged.all()):
         left = (~converged).sum().item()
         worst = error[~converged].max().item()
         warnings.warn(f"{name}: {left} of {len(converged)} problems did not converge in {max_iter} iterations: error {worst:.3g}",
-                      RuntimeWarning, stacklevel=4)
+                      RuntimeWarning, stacklevel=stacklevel)
 
 
 def prepare(
@@ -183,7 +185,7 @@ def prepare(
         got = ", ".join(str(tuple(s)) for s in (cost.shape[:-2], *shapes))
         raise ValueError(f"{name}: expected batch dimensions that broadcast, got {got}") from None
     if number is None or a is not None or b is not None:
-        _check_weights(name, a, b, mass)
+        _check_weights(name, a, b, mass, cost.device)
     elif not 0 < number <= 1 + 1e-6:
         raise ValueError(f"{name}: mass: expected a number in (0, min(sum a, sum b)], here at most 1, got {number:.9g}")
     B = batch.numel()
@@ -198,11 +200,11 @@ def prepare(
     return dtype, batch, problem, (None, None) if f0 is None else (flat(f0.detach(), n), flat(g0.detach(), m))
 
 
-def _check_weights(name: str, a: Tensor | None, b: Tensor | None, mass: Tensor | None) -> None:
+def _check_weights(name: str, a: Tensor | None, b: Tensor | None, mass: Tensor | None, device: torch.device) -> None:
     sums = []
     for label, w in (("a", a), ("b", b)):
         if w is None:
-            sums.append(torch.ones((), dtype=torch.float64))
+            sums.append(torch.ones((), dtype=torch.float64, device=device))
             continue
         check_values(name, label, w, lambda w: (w >= 0) & w.isfinite(), "finite weights >= 0")
         sums.append(w.detach().sum(-1, dtype=torch.float64))
@@ -230,8 +232,8 @@ def summary(
 ) -> tuple[Tensor, Tensor]:
     """value and transport cost (B)."""
     inputs = cost, a, b, mass, plan, f, g, h, eps
-    if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
-        return _Summary.apply(*inputs)
+    if torch.is_grad_enabled() and (not values_are_free(cost) or any(isinstance(x, Tensor) and x.requires_grad for x in inputs)):
+        return _Summary.apply(*inputs)  # vmap's tensors do not say whether they require a gradient
     return _Summary.forward(*inputs)  # at a third of the cost
 
 

@@ -7,6 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .._checks import check_floating, check_min_dim, check_values, compute_dtype, values_are_free
+from ._anderson import Anderson
 from .sinkhorn import SAME_MASS, SinkhornResult, summary, warn_unless_converged
 
 
@@ -22,8 +23,9 @@ def sinkhorn_sharded(
 ) -> SinkhornResult:
     r"""`sinkhorn` of the cost whose rows are those of all ranks of `group`, each of which holds its own.
 
-    One all-reduce of a column vector an iteration, and of its backward; every rank sees the same error, so all stop together. Plain
-    iterations: problems that `sinkhorn` solves by Newton's method may need a larger `max_iter`.
+    One all-reduce of a column vector an iteration, and of its backward; all ranks stop together. Iterations are in float64 and accelerated
+    by Anderson's method, on the columns, which all ranks hold, so that it sends nothing. On a GPU, where nothing is read back, all
+    `max_iter` are taken.
 
     Args:
         cost: this rank's rows of C, (..., n_rank, m), m and the batch dimensions equal on all ranks; n_rank may differ.
@@ -48,6 +50,10 @@ def sinkhorn_sharded(
         raise ValueError(f"{name}: cost: expected at least one column, got shape {tuple(cost.shape)}")
     if not (isinstance(eps, (int, float)) and 0 < eps < float("inf")):
         raise ValueError(f"{name}: eps: expected a finite number > 0, got {eps!r}")
+    if not (isinstance(max_iter, int) and max_iter >= 1):
+        raise ValueError(f"{name}: max_iter: expected an integer >= 1, got {max_iter!r}")
+    if not (isinstance(tol, (int, float)) and tol >= 0):
+        raise ValueError(f"{name}: tol: expected a number >= 0, got {tol!r}")
     compute, batch = compute_dtype(dtype), cost.shape[:-2]
     rows = _sum(torch.tensor(float(n), dtype=torch.float64, device=cost.device), group)
     if a is None:
@@ -70,7 +76,7 @@ def sinkhorn_sharded(
     own, paid = summary(C, a, b, None, P, f, g, zero, float(eps))
     columns = (g.masked_fill(b <= 0, 0) * b).sum(1).detach()
     everyone = _sum(torch.stack([own.detach() - columns, paid.detach()]), group)
-    value, transport_cost = own + (everyone[0] + columns - own).detach(), paid + (everyone[1] - paid).detach()
+    value, transport_cost = everyone[0] + columns + (own - own.detach()), everyone[1] + (paid - paid.detach())
     shaped = lambda x: x.reshape((*batch, *x.shape[1:])).to(dtype if x.is_floating_point() else x.dtype)  # noqa: E731
     return SinkhornResult(*map(shaped, (P, f, g, value, transport_cost, error, iterations, converged, zero)))
 
@@ -82,10 +88,12 @@ def _sum(x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
 
 
 class _Plan(torch.autograd.Function):
-    """Kernel-domain iterations; K is formed anew after 1, 2, 4, ... of them, which no rank has to ask for."""
+    """Kernel-domain iterations in float64, since near permutations a few large entries hide the rest, which decides; K is formed anew after
+    1, 2, 4, ... of them, which no rank has to ask for."""
 
     @staticmethod
     def forward(ctx: Any, C: Tensor, a: Tensor, b: Tensor, eps: float, max_iter: int, tol: float, group: Any) -> tuple[Tensor, ...]:
+        dtype, (C, a, b) = C.dtype, (x.double() for x in (C, a, b))
         off = (a <= 0)[:, :, None] | (b <= 0)[:, None]
         total = _sum(a.sum(1, keepdim=True), group)                                          # (B, 1)
         b = b * (total / b.sum(1, keepdim=True))
@@ -97,23 +105,34 @@ class _Plan(torch.autograd.Function):
         dist.all_reduce(g, dist.ReduceOp.MIN, group=group)
         g = finite(g)                                                                        # (B, m)
         kernel = lambda: ((f[:, :, None] + g[:, None] - C) / eps).exp().masked_fill(off, 0)  # noqa: E731
-        log = lambda x: torch.where(x > 0, x, 1).log()  # noqa: E731
+        log = lambda x: torch.where(x <= 0, 1, x).log()  # noqa: E731
 
-        K, u, v = kernel(), torch.ones_like(a), torch.ones_like(b)
+        K, u, v = kernel(), (a > 0).to(a.dtype), (b > 0).to(b.dtype)
         error = torch.full_like(total, torch.inf)
         iterations = torch.zeros_like(total, dtype=torch.int32)
+        rows = _sum((a > 0).sum(1, keepdim=True), group)
+        anderson = Anderson(b, torch.minimum(rows, (b > 0).sum(1, keepdim=True)) - 1)
         for k in range(1, max_iter + 1):
             going = error > 0.5 * tol * total
-            if values_are_free(going) and not bool(going.any()):
-                break
             u_next = over(a, (K @ v[:, :, None])[:, :, 0])
-            sums = _sum((u_next[:, None] @ K)[:, 0], group)                                  # (B, m), the one vector
+            # The one vector, and how many ranks have not done: they all have to stop at once, though their roundings may differ.
+            sums = _sum(torch.cat([(u_next[:, None] @ K)[:, 0], going.to(a.dtype)], 1), group)
+            sums, anyone = sums[:, :-1], sums[:, -1:]                                        # (B, m), (B, 1)
+            if values_are_free(going) and not bool(anyone.any()):
+                break
+            going = anyone > 0
             v_next = over(b, sums)
             error = torch.where(going, ((v - v_next).abs() * sums).sum(1, keepdim=True), error)
+            step = log(v_next) - log(v)
+            further = going & (error > 0.5 * tol * total)  # it ends with a plain update
+            if k < max_iter:
+                move = torch.where(further, anderson.move(log(v_next), step, error), 0)
+                v_next = v_next * move.exp()
             u, v = torch.where(going, u_next, u), torch.where(going, v_next, v)
             iterations += going
             if k & (k - 1) == 0:
                 f, g = f + eps * log(u), g + eps * log(v)
+                anderson.moved(log(v))
                 K, u, v = kernel(), (a > 0).to(a.dtype), (b > 0).to(b.dtype)
         P = u[:, :, None] * K * v[:, None]
         miss = (P.sum(2) - a).abs().sum(1)
@@ -122,10 +141,11 @@ class _Plan(torch.autograd.Function):
         f, g = (f + eps * log(u)).masked_fill(a <= 0, -torch.inf), (g + eps * log(v)).masked_fill(b <= 0, -torch.inf)
         dots = _sum((f.masked_fill(a <= 0, 0) * a).sum(1, keepdim=True), group)
         shift = ((g.masked_fill(b <= 0, 0) * b).sum(1, keepdim=True) - dots) / (2 * total)
-        f, g = f + shift, g - shift
+        converged = error <= tol * total[:, 0]
+        P, f, g, error, a, b = (x.to(dtype) for x in (P, f + shift, g - shift, error, a, b))
         ctx.save_for_backward(P, a, b)
         ctx.eps, ctx.group = eps, group
-        result = f, g, error, iterations[:, 0], error <= tol * total[:, 0]
+        result = f, g, error, iterations[:, 0], converged
         ctx.mark_non_differentiable(*result)
         return P, *result
 

@@ -2,18 +2,22 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
+from operator import index
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._checks import check_floating, check_min_dim, compute_dtype
+from .._checks import check_floating, check_min_dim, shares
 from .._library import define, op
+from .._linalg import matmul
+from .._seed import take_or_draw
 from ..reference.sliced_wasserstein import sliced_wasserstein as _reference
 from ..reference.sliced_wasserstein import sliced_wasserstein_backward as _reference_backward
 from . import circular_projection  # noqa: F401  defines the op
 from .circular_uniform import check_uniform_order, wasserstein_to_uniform
-from .circular_wasserstein import batch_shape, check_order, wasserstein
+from .circular_wasserstein import batch_shape, both_shares, check_order, wasserstein
 from .great_circles import great_circles, orthonormal_frames
 
 MAX_FUSED = 128  # points a set that go from coordinates to distances in one kernel
@@ -46,7 +50,7 @@ def sliced_wasserstein_sphere(
     Args:
         x, y: unit vectors (..., n, d) and (..., m, d); the batch dimensions broadcast.
         n_projections: number of circles, when `projections` is not given.
-        p: the order, a number >= 1.
+        p: the order, a number in [1, 32].
         x_weights, y_weights: nonnegative, broadcastable to (..., n) and (..., m); each row is divided by its sum. Default uniform.
         projections: (P, d, 2), planes to use instead of random ones; only their span counts. No gradient flows to them.
         max_grad: bound on the derivative of a point's angle, in turns per unit of length, in the backward pass alone. Default none.
@@ -76,7 +80,8 @@ def sliced_wasserstein_sphere(
         return fused(u, v, max_grad, backend).mean(-1).to(dtype)
     u, v = (angles(name, z, frames, max_grad, backend) for z in (x, y))                      # (..., n, P), (..., m, P)
     u, v = (t.expand(*batch, *t.shape[-2:]) for t in (u, v))
-    return power_mean(wasserstein(name, u, v, x_weights, y_weights, p=p, backend=backend), p).to(dtype)
+    weights = both_shares(name, u, v, x_weights=x_weights, y_weights=y_weights)
+    return power_mean(wasserstein(name, u, v, *weights, p=p, backend=backend), p).to(dtype)
 
 
 def sliced_wasserstein_sphere_pairs(
@@ -111,8 +116,12 @@ def sliced_wasserstein_sphere_pairs(
     check_min_dim(name, sets=(sets, 3))
     check_order(name, p)
     S = sets.shape[0]
+    try:
+        pairs = [(index(i), index(j)) for i, j in pairs]
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: pairs: expected pairs of indices below {S}, got {pairs!r}") from None
     for pair in pairs:
-        if len(pair) != 2 or not all(isinstance(i, int) and -S <= i < S for i in pair):
+        if not all(-S <= i < S for i in pair):
             raise ValueError(f"{name}: pairs: expected pairs of indices below {S}, got {pair!r}")
     if not pairs:
         return sets.new_empty(0, *sets.shape[1:-2])
@@ -120,8 +129,8 @@ def sliced_wasserstein_sphere_pairs(
     check_max_grad(name, max_grad)
     one_pass = p == 1 and weights is None and 0 < sets.shape[-2] <= MAX_FUSED
     projected = coordinates(sets, frames) if one_pass else angles(name, sets, frames, max_grad, backend)
+    w = None if weights is None else shares(name, "weights", weights, projected).unbind()    # S of (..., n)
     projected = projected.unbind()                                                           # S of (..., n, 2P) or (..., n, P)
-    w = [None] * S if weights is None else _weights_of_sets(name, weights, sets)
     # As many pairs at a time as take no more memory than the projected points themselves.
     chunk, distances = max(1, S // 2), []
     for start in range(0, len(pairs), chunk):
@@ -130,17 +139,9 @@ def sliced_wasserstein_sphere_pairs(
         if one_pass:
             distances.append(fused(u, v, max_grad, backend).mean(-1))
             continue
-        a, b = (None if weights is None else _stack([w[i] for i in end]) for end in ends)
+        a, b = (None if w is None else _stack([w[i] for i in end]) for end in ends)
         distances.append(power_mean(wasserstein(name, u, v, a, b, p=p, backend=backend), p))
     return torch.cat(distances).to(dtype)
-
-
-def _weights_of_sets(function: str, weights: Tensor, sets: Tensor) -> tuple[Tensor, ...]:
-    try:
-        return weights.expand(sets.shape[:-1]).unbind()
-    except RuntimeError:
-        shapes = f"{tuple(sets.shape[:-1])}, got {tuple(weights.shape)}"
-        raise ValueError(f"{function}: weights: expected a shape that broadcasts to {shapes}") from None
 
 
 def _stack(tensors: list[Tensor]) -> Tensor:
@@ -204,7 +205,7 @@ def check_max_grad(function: str, max_grad: float | None) -> None:
 
 def coordinates(x: Tensor, frames: Tensor) -> Tensor:
     """(..., n, 2P): the points (..., n, d) projected on the planes (d, 2P), first axes first."""
-    return (x.to(frames.dtype).reshape(-1, x.shape[-1]) @ frames).reshape(*x.shape[:-1], frames.shape[1])
+    return matmul(x.to(frames.dtype).reshape(-1, x.shape[-1]), frames).reshape(*x.shape[:-1], frames.shape[1])
 
 
 def fused(u: Tensor, v: Tensor, max_grad: float | None, backend: str | None) -> Tensor:
@@ -229,22 +230,12 @@ def _frames(
     function: str, n: int, like: Tensor, projections: Tensor | None, generator: torch.Generator | None, seed: int | None
 ) -> Tensor:
     """(d, 2P): the first axes of all planes, then the second ones."""
-    d, dtype = like.shape[-1], compute_dtype(like.dtype)
-    if sum(source is not None for source in (projections, generator, seed)) > 1:
-        raise ValueError(f"{function}: expected at most one of projections, generator and seed")
-    if projections is None:
-        if d < 2:
-            raise ValueError(f"{function}: expected vectors of dimension >= 2, got {d}")
-        device = like.device
-        if seed is not None:  # on the CPU, so that every device gets the same circles
-            generator, device = torch.Generator().manual_seed(seed), torch.device("cpu")
-        frames = great_circles(n, d, generator=generator, device=device, dtype=dtype).to(like.device)
-    else:
-        if projections.dim() != 3 or tuple(projections.shape[1:]) != (d, 2) or not projections.shape[0]:
-            raise ValueError(f"{function}: projections: expected shape (P, {d}, 2), got {tuple(projections.shape)}")
-        if projections.device != like.device:
-            raise ValueError(f"{function}: projections: expected device {like.device}, got {projections.device}")
-        frames = orthonormal_frames(projections.detach().to(dtype))
+    d = like.shape[-1]
+    if d < 2:
+        raise ValueError(f"{function}: expected vectors of dimension >= 2, got {d}")
+    frames = take_or_draw(function, n, like, (d, 2), projections, generator, seed, partial(great_circles, d=d))
+    if projections is not None:
+        frames = orthonormal_frames(frames)
     return frames.permute(1, 2, 0).reshape(d, -1)
 
 

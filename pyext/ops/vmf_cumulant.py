@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import check_floating, check_values, compute_dtype
+from .._checks import check_floating, check_values, compute_dtype, whole_number
 from .._library import define, op
 from ..reference.vmf_cumulant import KL
 from ..reference.vmf_cumulant import vmf_cumulant as _reference
@@ -71,8 +71,7 @@ def vmf_cgf(kappa: Tensor, d: int, *, backend: str | None = None) -> Tensor:
 
 def _cumulant(function: str, kappa: Tensor, d: int, order: int, backend: str | None) -> Tensor:
     dtype = check_floating(function, kappa=kappa)
-    if not isinstance(d, int) or d < 2:
-        raise ValueError(f"{function}: d: expected an integer >= 2, got {d!r}")
+    d = whole_number(function, "d", d, 2)
     check_values(function, "kappa", kappa, lambda t: t >= 0, "values >= 0")
     return op("vmf_cumulant", backend, kappa)(kappa.to(compute_dtype(dtype)), d, order).to(dtype)
 

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import check_floating, check_min_dim, check_unit, check_values, compute_dtype
+from .._checks import check_floating, check_min_dim, check_unit, compute_dtype, shares
+from .._linalg import matmul
 
 STEPS = 2  # Halley's: the start is right to 5 %, one step leaves 2e-5, two 2e-15
 
@@ -42,9 +43,9 @@ def vmf_fit(z: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
         raise ValueError(f"{name}: z: expected shape (..., n, d) with n >= 1 and d >= 2, got {tuple(z.shape)}")
     check_unit(name, "z", z)
     z = z.to(compute_dtype(dtype))
-    share = z.new_full((n,), 1 / n).expand(z.shape[:-1]) if weights is None else _shares(name, weights, z)      # (..., n)
+    share = shares(name, "weights", weights, z)                                              # (..., n)
 
-    mean = (share[..., None, :] @ z)[..., 0, :]                                              # (..., d)
+    mean = matmul(share[..., None, :], z)[..., 0, :]                                         # (..., d)
     length = torch.linalg.vector_norm(mean, dim=-1)
     away = torch.linalg.vector_norm(z - mean[..., None, :], dim=-1)                          # (..., n)
     spread = (share * away * away).sum(-1)                                                   # 1 - length^2, without cancellation
@@ -55,18 +56,6 @@ def vmf_fit(z: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
     resultant = length / (spread + length.square()).sqrt()
     kappa = _Solve.apply(resultant.double(), (spread / (spread + length.square())).detach().double(), d, 4 * torch.finfo(z.dtype).eps)
     return mu.to(dtype), kappa.to(dtype)
-
-
-def _shares(name: str, weights: Tensor, z: Tensor) -> Tensor:
-    check_values(name, "weights", weights, lambda w: (w >= 0) & w.isfinite(), "finite values >= 0")
-    try:
-        weights = weights.to(z.dtype).expand(z.shape[:-1])
-    except RuntimeError:
-        shapes = f"{tuple(z.shape[:-1])}, got {tuple(weights.shape)}"
-        raise ValueError(f"{name}: weights: expected a shape that broadcasts to {shapes}") from None
-    total = weights.sum(-1, keepdim=True)
-    check_values(name, "weights", total, lambda t: t > 0, "a sum above 0 in every set")
-    return weights / total
 
 
 class _Solve(torch.autograd.Function):

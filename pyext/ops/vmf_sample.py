@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import check_floating, check_min_dim, check_unit, check_values, compute_dtype
+from .._checks import check_floating, check_min_dim, check_unit, check_values, compute_dtype, whole_number
 from .._library import define, op
 from .._seed import seed_words
 from ..reference.vmf_sample import vmf_sample as _reference
@@ -56,10 +56,9 @@ def vmf_sample(
     check_min_dim(name, mu=(mu, 1))
     if mu.shape[-1] < 2:
         raise ValueError(f"{name}: mu: expected a last dimension of at least 2, got shape {tuple(mu.shape)}")
-    if not isinstance(n_samples, int) or n_samples < 0:
-        raise ValueError(f"{name}: n_samples: expected an integer >= 0, got {n_samples!r}")
-    if not isinstance(offset, int) or not 0 <= offset < 2**62:
-        raise ValueError(f"{name}: offset: expected an integer >= 0, got {offset!r}")
+    n_samples, offset = whole_number(name, "n_samples", n_samples, 0), whole_number(name, "offset", offset, 0)
+    if offset >= 2**62:
+        raise ValueError(f"{name}: offset: expected an integer below 2^62, got {offset}")
     if kappa_grad not in ("implicit", "pathwise"):
         raise ValueError(f"{name}: kappa_grad: expected 'implicit' or 'pathwise', got {kappa_grad!r}")
     try:

@@ -1,4 +1,4 @@
-"""What the tests of the training engine share: a synthetic corpus of vectors that trains in a second."""
+"""What the tests of the training engine share: a synthetic corpus of vectors that trains in a second, and look-alikes of datasets."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import json
 
 import pytest
 import torch
+
+from transphere.training.data.convert import convert
+from transphere.training.data.fakes import fake
+from transphere.training.data.manifest import Manifest
 
 TINY = [
     "model.dim=16",
@@ -72,3 +76,21 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A function that writes a look-alike and converts it: (items by id, what could not be used)."""
+
+    def make(name, n=12, **options):
+        folder = tmp_path / name
+        if not folder.exists():
+            fake(name, folder, n)
+        manifest, faults = convert(name, folder, progress=False, overwrite=True, **options)
+        assert manifest == Manifest.read(manifest.path)
+        for item in manifest.items:
+            for entry in item.modalities.values():
+                assert entry is None or "path" not in entry or (manifest.root / entry["path"]).is_file()
+        return {item.id: item for item in manifest.items}, faults
+
+    return make

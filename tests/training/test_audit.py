@@ -167,6 +167,8 @@ def test_the_command(faulty, capsys):
     report = json.loads(capsys.readouterr().out)
     assert report == audit(faulty, progress=False)
     assert audit_table(report) + "\n" == table
+    assert main(["data", "audit", str(faulty.root)]) == 2 and capsys.readouterr().out == table  # its folder
+    assert main(["data", "audit", "tuxx"]) == 2 and "did you mean 'tux'" in capsys.readouterr().err
 
 
 def test_long_lists_are_cut_in_the_table(tmp_path):

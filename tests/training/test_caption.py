@@ -8,6 +8,7 @@ import pytest
 from transphere.training.config import Encoder
 from transphere.training.data.manifest import Item
 from transphere.training.encoders.networks import pipeline
+from transphere.training.errors import UserError
 from transphere.training.pipelines import eda as module
 from transphere.training.pipelines.eda import eda
 
@@ -73,6 +74,27 @@ def test_words_are_dropped_and_never_all():
     assert all(made.text(["word"], ITEM, random) for _ in range(200))
     assert made.text([SENTENCE, "other"], ITEM, None) == SENTENCE  # nothing is random in an evaluation
     assert {made.text(["x", "y", "z"], ITEM, random) for _ in range(50)} == {"x", "y", "z"}
+
+
+def test_a_template_shows_what_an_item_has():
+    made = pipeline(Encoder("bert", size="tiny", template="{{{title}}} by {artist}: {a.b}{tags}, {year}"))
+    item = Item("i", "train", "g", "", {}, meta={"title": "{x} 🎵", "artist": None, "a.b": "שלום ", "tags": ["dog", "rain"], "year": 0})
+    made.check([item])
+    assert made.text(["unused"], item, None) == "{{x} 🎵} by : שלום dog, rain, 0"
+
+
+@pytest.mark.parametrize("template", ["{", "{title", "}", "{}", "{title!r}", "{title:>9}", "a {} b"])
+def test_braces_without_a_name_are_told(template):
+    with pytest.raises(UserError, match="template: expected names of fields in braces, got"):
+        pipeline(Encoder("bert", size="tiny", template=template))
+
+
+@pytest.mark.parametrize("text", ["👩‍👩‍👧‍👦 🎵", "word " * 10_000, "كلب يجري שלום", "w" * 100_000, "a\0b", "\u200b"])
+def test_captions_of_any_kind(text, wordnet):
+    for name, longest in (("bert", 128), ("clip-text", 77)):
+        made = pipeline(Encoder(name, size="tiny", augment=["drop", "eda"]))
+        for random in (None, np.random.default_rng(0)):
+            assert 2 < len(made.read([text], ITEM, random)) <= longest
 
 
 @pytest.mark.parametrize("name", ["bert", "clip-text"])

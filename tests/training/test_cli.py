@@ -1,6 +1,7 @@
 """Every command, from the words that a person types to the words that come back."""
 
 import errno
+import importlib
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import transphere
 from transphere.training import checkpoint, cli, trainer
 from transphere.training.cli import main
 from transphere.training.config import load
@@ -180,6 +182,30 @@ def test_interrupts(manifest, tiny, tmp_path, capsys, monkeypatch):
     fails(argv, capsys, "interrupted", "--resume auto", code=130)
 
 
+def test_a_package_that_is_not_installed(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_demo", lambda arguments: importlib.import_module("no_such_package"))
+    fails(["demo"], capsys, "No module named 'no_such_package'", "pip install 'transphere[training]'")
+    monkeypatch.setattr(cli, "_demo", lambda arguments: importlib.import_module("transphere.no_such_module"))  # that is ours to put right
+    with pytest.raises(ModuleNotFoundError):
+        main(["demo"])
+
+
+def raises(error):
+    def command(arguments):
+        raise error
+
+    return command
+
+
+def test_too_little_memory(capsys, monkeypatch):
+    for text in ("CUDA out of memory. Tried to allocate", "DefaultCPUAllocator: can't allocate memory", 'torch_call( "aten::new_empty")'):
+        monkeypatch.setattr(cli, "_demo", raises(RuntimeError(text)))
+        fails(["demo"], capsys, "out of memory; a smaller optim.batch_size", text)
+    monkeypatch.setattr(cli, "_demo", raises(RuntimeError("shapes differ")))
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        main(["demo"])
+
+
 def test_a_full_disk(manifest, tiny, tmp_path, capsys, monkeypatch):
     def full(handle):
         raise OSError(28, "No space left on device")
@@ -216,6 +242,10 @@ def test_help(argv, capsys):
         main([*argv, "--help"])
     text = capsys.readouterr().out
     assert error.value.code == 0 and text.startswith("usage: transphere")
+    if argv == []:
+        with pytest.raises(SystemExit):
+            main(["--version"])
+        assert capsys.readouterr().out == f"transphere {transphere.__version__}\n"
     if argv == ["fit"]:
         assert "ismir2024-baseline" in text and "--set" in text
 
@@ -223,10 +253,10 @@ def test_help(argv, capsys):
 def test_help_does_not_wait_for_torch():
     code = (
         "import sys\nfrom transphere.training import cli\ntry:\n cli.main(['--help'])\nexcept SystemExit: pass\n"
-        "print('matplotlib' in sys.modules, 'sklearn' in sys.modules)"
+        "print([name for name in ('matplotlib', 'sklearn', 'kornia') if name in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out.splitlines()[-1] == "False False"
+    assert out.splitlines()[-1] == "[]"
 
 
 def test_python_m(tmp_path):

@@ -2,10 +2,12 @@
 
 import dataclasses
 import tomllib
+from pathlib import Path
 
 import pytest
 
 from transphere.training import config
+from transphere.training.config_rules import OBJECTIVES
 from transphere.training.errors import UserError
 
 
@@ -38,7 +40,7 @@ def test_overrides():
         "ismir2024",
         [
             "optim.lr=1e-4",
-            "optim.lr = 0.5",
+            "optim.lr = .5",
             "model.kappa=[1, 2]",
             "data.encoders.speech=duration",
             "data.manifest=2024",
@@ -95,6 +97,7 @@ def test_overrides():
         ("run.eval_samples=-1", "run.eval_samples"),
         ("objective.learnable=1", "objective.learnable=1: expected true or false, got 1"),
         ("run.eval_every=0", "run.eval_every"),
+        ("run.device=tpu", "run.device: expected auto, cpu, cuda or cuda:NUMBER, got 'tpu'"),
     ],
 )
 def test_bad_overrides(text, message):
@@ -111,7 +114,8 @@ def test_bad_overrides(text, message):
         ("optim = 3", "expected [optim] to be a table"),
         ("[optim]\nlr = '1e-3'", "optim.lr: expected a finite number"),
         ("[optim\nlr = 1", "not a valid TOML file"),
-        ("[data]\nencoders = {image = 3}", "data.encoders: expected a string"),
+        ("[model.encoders]\nimage = 3", "model.encoders.image: expected a name or a table with a name, got 3"),
+        ("[data]\nencoders = {image = 3}", "data.encoders.image: expected a string"),
     ],
 )
 def test_bad_recipes(text, message, tmp_path):
@@ -141,3 +145,13 @@ def test_digest_sees_every_value_but_the_place_of_the_data():
 
 def test_a_round_trip_is_valid_toml_for_every_default():
     assert set(tomllib.loads(config.to_toml(config.Config()))) == {"data", "model", "objective", "optim", "run"}
+
+
+def test_every_key_and_objective_is_in_the_documentation():
+    docs = Path(__file__).parents[2] / "docs"
+    training, encoders = ((docs / name).read_text(encoding="utf-8") for name in ("training.md", "encoders.md"))
+    for section in dataclasses.fields(config.Config):
+        for key in dataclasses.fields(section.default_factory):
+            assert f"{section.name}.{key.name}" in training or f".{key.name}`" in training or f"`{key.name}`" in training, key.name
+    assert all(f"`{key.name}`" in encoders for key in dataclasses.fields(config.Encoder))
+    assert all(name in training for name in OBJECTIVES)

@@ -38,7 +38,7 @@ def test_what_is_held_out_is_not_trained_on(styled):
     for hold_out, test_only, message in (
         ({"stile": "ink"}, {}, "data.hold_out: no item of .* says its 'stile'; did you mean 'style'"),
         ({}, {"style": "inc"}, "data.test_only.style: .* has no item with 'inc'; did you mean 'ink'"),
-        ({"year": "1990"}, {}, "data.hold_out: no item of .* says its 'year'"),
+        ({"year": "1990"}, {}, "data.hold_out: no item of .* says its 'year'; known: style, voice"),
     ):
         with pytest.raises(UserError, match=message):
             held_out(styled, hold_out, test_only)

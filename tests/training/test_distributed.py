@@ -1,11 +1,14 @@
 """Several processes give what one gives; one that is lost ends the job."""
 
+import importlib
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +19,7 @@ from transphere.training.cli import main
 from transphere.training.data.convert import convert
 from transphere.training.data.fakes import fake
 from transphere.training.data.manifest import Manifest
-from transphere.training.distributed import World
+from transphere.training.distributed import World, joined
 from transphere.training.errors import LostProcess, UserError
 from transphere.training.processes import launch
 from transphere.training.run import fit, open_run
@@ -67,6 +70,8 @@ def test_gradients_are_those_of_one_process(size, gaps, videos, tiny):
         recipe(gaps, tiny, "harnessed", "objective.debias=true", "optim.accumulate=3"),
         recipe(gaps, tiny, "pcmc", "optim.accumulate=2"),
         recipe(gaps, tiny, "learning-to-match"),
+        recipe(gaps, tiny, "learning-to-match", "objective.sharded=true"),
+        recipe(gaps, tiny, "learning-to-match", "objective.sharded=true", "objective.scale=max", "optim.accumulate=3"),
         videos(6),
         videos(6).replace(run={"sync_batchnorm": False, "shard": True}, optim={"accumulate": 2}),
         recipe(gaps, tiny, "mpc"),
@@ -83,6 +88,8 @@ def test_gradients_are_those_of_one_process(size, gaps, videos, tiny):
 def test_gradients_of_every_loss(size, gaps, tiny):
     names = [name for name in config_rules.OBJECTIVES if name not in ("gated", "film")]  # these take two modalities
     made = [recipe(gaps, tiny, name, f"optim.accumulate={k}") for name in names for k in (1, 3)]
+    spread = ("learning-to-match", "objective.sharded=true", "optim.accumulate=3")
+    made += [recipe(gaps, tiny, *spread, f"objective.{more}") for more in ("scale=max", "metric=diagonal", "scale=detached max")]
     for one, result in zip(made, check_grads.compare_all(made, size), strict=True):
         assert result.good, (one.objective.name, one.optim.accumulate, result)
 
@@ -121,7 +128,8 @@ def test_check_grads(gaps, tiny, capsys, monkeypatch):
     monkeypatch.setattr(check_grads, "gradient", wrong)
     assert main(argv) == 1
     assert "NOT" in capsys.readouterr().out
-    assert main([*argv[:5], "--nproc", "0"]) == 2
+    for count in ("0", "33"):  # none, more than a batch has items
+        assert main([*argv[:5], "--nproc", count, *argv[7:]]) == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
@@ -129,6 +137,39 @@ def test_a_process_that_is_gone_or_hangs_ends_the_others(number, manifest, tiny,
     made = recipe(manifest, tiny, "harnessed", "optim.batch_size=8")
     codes = launch(2, check_resume._train, (made, tmp_path / "run", 24, 3, number), patience=20 if number == signal.SIGKILL else 10)
     assert codes == [4, -signal.SIGKILL]
+
+
+def dies_in_a_solve(world, made, out):
+    """As check_resume._train, but the second process is killed amid the iterations of a problem that both solve."""
+    module = importlib.import_module("transphere.ops.sinkhorn_sharded")
+    add_up, calls = module._sum, itertools.count()
+
+    def killed(x, group):
+        if world.rank == 1 and next(calls) == 100:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return add_up(x, group)
+
+    module._sum = killed
+    check_resume._train(world, made, out, 24, 0, 0)
+
+
+def test_a_process_that_is_gone_amid_a_problem_ends_the_others(manifest, tiny, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # where the processes look for the function above
+    made = recipe(manifest, tiny, "learning-to-match", "objective.sharded=true", "optim.batch_size=8")
+    assert launch(2, dies_in_a_solve, (made, tmp_path / "run"), patience=20) == [4, -signal.SIGKILL]
+
+
+@pytest.mark.parametrize("name, text", [("WORLD_SIZE", "two"), ("WORLD_SIZE", "0"), ("RANK", "2"), ("MASTER_PORT", "-1")])
+def test_variables_that_are_wrong_are_named(name, text, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv(name, text)
+    with pytest.raises(UserError, match=f"{name}: expected a whole number from . to .*, got '{text}'"), joined("cpu", 5):
+        pass
+
+
+def test_a_problem_is_spread_only_if_it_is_balanced(gaps, tiny):
+    with pytest.raises(UserError, match="mass: expected None with sharded"):
+        check_grads.gradient(recipe(gaps, tiny, "learning-to-match", "objective.sharded=true", "objective.mass=0.8"), World())
 
 
 def test_a_lost_process_has_a_message_and_other_errors_are_as_they_were():

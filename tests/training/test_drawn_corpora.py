@@ -2,6 +2,7 @@
 test at the end builds the real ones."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -115,7 +116,7 @@ def test_titles(raw, seen):
 
 
 def test_at_most_so_many(clipart, monkeypatch):
-    monkeypatch.setattr(openclipart, "MOST", 2)
+    monkeypatch.setattr(openclipart, "build", replace(openclipart.CORPUS, most=2).build)
     assert len(build("openclipart").items) == 2
 
 

@@ -58,11 +58,13 @@ def test_a_truncated_ogg(tmp_path, keep):
 
 
 def test_a_truncated_wav(tmp_path):
-    data = tone(tmp_path / "whole.wav", 3).read_bytes()
-    (tmp_path / "half.wav").write_bytes(data[: len(data) // 2])
-    for seconds in (None, 1.0):  # read whole, and only a second of it
-        with pytest.raises(CorruptFile, match="half.wav: the sound is cut short: [0-9]+ bytes are missing"):
-            read_sound(tmp_path / "half.wav") if seconds is None else Wave(seconds, frozenset()).part(tmp_path / "half.wav", None)
+    for ending in ("aiff", "wav"):
+        data = tone(tmp_path / f"whole.{ending}", 3).read_bytes()
+        half = tmp_path / f"half.{ending}"
+        half.write_bytes(data[: len(data) // 2])
+        for seconds in (None, 1.0):  # read whole, and only a second of it
+            with pytest.raises(CorruptFile, match=f"{half.name}: the sound is cut short: [0-9]+ bytes are missing"):
+                read_sound(half) if seconds is None else Wave(seconds, frozenset()).part(half, None)
     streamed = bytearray(data)
     streamed[4:8] = b"\xff\xff\xff\xff"
     (tmp_path / "streamed.wav").write_bytes(streamed)
@@ -138,6 +140,15 @@ def test_images_of_every_mode(tmp_path, mode):
 def test_an_image_of_16_bits(tmp_path):
     Image.fromarray(np.array([[0, 32768, 65535]], np.uint16)).save(tmp_path / "deep.png")
     assert np.asarray(open_image(tmp_path / "deep.png"))[0, :, 0].tolist() == [0, 128, 255]
+    Image.fromarray(np.array([[0, 32768, 65535]], np.int32)).save(tmp_path / "held in 32.tiff")
+    assert np.asarray(open_image(tmp_path / "held in 32.tiff"))[0, :, 0].tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize("pixels", [[0, 70_000], [-1, 9], [0.0, 1.0], [float("nan"), 0.0]])
+def test_an_image_of_which_nobody_knows_what_is_white(tmp_path, pixels):
+    Image.fromarray(np.array([pixels], np.int32 if isinstance(pixels[0], int) else np.float32)).save(tmp_path / "é.tiff")
+    with pytest.raises(CorruptFile, match="é.tiff: not an image that can be read: expected 8 or 16 bits a channel, got (int|float)32"):
+        open_image(tmp_path / "é.tiff")
 
 
 def test_transparency_becomes_grey_so_that_white_on_white_shows():

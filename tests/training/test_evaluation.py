@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 import shutil
 
 import numpy as np
@@ -106,10 +107,11 @@ def test_refusals(run, flags, words, capsys):
     assert words in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flags", [["--eps", "0", "--plan"], ["--eps", "nan", "--plan"], ["--query-size", "0"], ["--mean", "median"]])
+@pytest.mark.parametrize("flags", [["--eps", "0", "--plan"], ["--eps", "nan", "--plan"], ["--query-size", "two"], ["--mean", "median"]])
 def test_values_out_of_range(run, flags, capsys):
     with pytest.raises(SystemExit):
         main(["eval", str(run), *flags])
+    assert re.search("expected a (finite|whole) number|choose from", capsys.readouterr().err)
 
 
 def brute_plan(cost, eps):

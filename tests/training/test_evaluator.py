@@ -12,7 +12,7 @@ from transphere.training.batch import Batch, load_features
 from transphere.training.classification import CLASSIFIERS
 from transphere.training.data.manifest import Item, Manifest
 from transphere.training.errors import UserError
-from transphere.training.evaluator import Direction, directions, embed, evaluate, mean_mrr, rank_direction, same_caption
+from transphere.training.evaluator import Direction, can_ask, directions, embed, evaluate, mean_mrr, rank_direction, same_caption
 from transphere.training.model import LOSSES, Frozen, build_model, build_objective
 from transphere.training.seeding import derive
 
@@ -53,6 +53,12 @@ def test_the_nine_directions_of_three_modalities():
     every = directions("abcd", 3)
     assert len(every) == 12 + 12 + 4 and str(every[-1]) == "b+c+d->a" and len(set(every)) == 28
     assert directions("abcd", 99) == every
+
+
+def test_one_modality_cannot_ask_but_two_of_one_caption_can():
+    for there, expected in (([False, False, False], False), ([False, True, False], False), ([False, False, True], True)):
+        present = dict(zip(NAMES, ([True, False, False], there, [False, False, False]), strict=True))
+        assert can_ask(batch_of(["cat", "dog", "cat"], present)) is expected
 
 
 def test_same_caption_is_a_hit_but_no_caption_is_not():
@@ -223,7 +229,7 @@ def test_a_modality_without_encoder_is_named(tmp_path):
     path = tmp_path / "m.jsonl"
     row = '{"id": "%d", "split": "train", "group": "%d", "caption": "c", "modalities": {"text": {"texts": ["a"]}, "x": {"vector": [1]}}}\n'
     path.write_text("".join(row % (k, k) for k in range(3)))
-    with pytest.raises(UserError, match="data.encoders.text"):
+    with pytest.raises(UserError, match=r"data.encoders.text=NAME \(minilm-l6\)"):
         load_features(Manifest.read(path), config.Data())
     with pytest.raises(UserError, match="unknown name 'minilm'"):
         load_features(Manifest.read(path), config.Data(encoders={"text": "minilm"}))

@@ -11,7 +11,9 @@ from transphere.training import experiment, run
 from transphere.training.batch import load_batch
 from transphere.training.cli import main
 from transphere.training.experiment import experiment_names, load_experiment, run_experiment
+from transphere.training.experiment_plots import PALETTE, _reduce
 from transphere.training.experiment_report import help_of_two
+from transphere.training.plots import curves
 from transphere.training.report import paired
 from transphere.training.transfer import read_transfer
 from transphere.training.untrained import untrained_report
@@ -207,3 +209,15 @@ def test_the_command(small, quick, tmp_path, capsys):
     assert "(one seed)" in capsys.readouterr().out
     assert main(["experiment", str(small), "--out", str(tmp_path / "out"), "--set", "optim.rate=1"]) == 2
     assert "optim.rate" in capsys.readouterr().err
+
+
+def test_a_reduced_picture_keeps_the_colours_of_its_lines(tmp_path):
+    file = tmp_path / "curves.png"
+    history = [{"epoch": epoch, "loss": 1 / epoch, "val_mrr": 0.1 * epoch} for epoch in (1, 2)]
+    curves({name: [history] * 2 for name in PALETTE}, file, PALETTE)  # all on one line: each shows in the legend alone
+    _reduce(file)
+    with Image.open(file) as image:
+        found = np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0).astype(int)
+    for colour in PALETTE:
+        wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        assert np.abs(found - wanted).max(1).min() < 5, colour

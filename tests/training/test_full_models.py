@@ -86,6 +86,16 @@ def test_every_full_model_is_measured(name):
     assert not harnessed or report.loader["items_per_second"] > 0
 
 
+def test_a_step_in_chunks_is_measured_and_refused_with_batch_norm():
+    """As the trainer takes it: PANN's batch norms see a chunk; CLAP's one is in the stem, which may stay as it is."""
+    chunks = ["optim.accumulate=2", "model.encoders.audio.name=clap"]
+    with pytest.raises(UserError, match="optim.accumulate: expected 1 with BatchNorm"):
+        bench_step(reduced("m-ltm-full", *chunks), batch=4)
+    report = bench_step(reduced("m-ltm-full", *chunks, "model.encoders.audio.freeze=1"), batch=4, steps=0, loader=False)
+    parts = ["embedding, without a graph", "loss, forward and backward", "chunks again, forward and backward", "optimiser"]
+    assert list(report.sections) == parts and all(ms > 0 for ms in report.sections.values())
+
+
 @pytest.mark.parametrize("name", ["ismir2024-full", "mmcosine-full"])
 def test_what_a_model_keeps_is_counted(name):
     """Of frozen encoders nothing is kept, and no operations go backward but those of the heads."""
@@ -134,6 +144,14 @@ def test_full_width(name):
     """One step at full width, random weights; minutes, and up to 10 GiB."""
     report = bench_step(config.load(name, ["run.device=cpu"]), recipe=name, batch=2, steps=1, loader=False)
     assert report.step > 0
+
+
+@pytest.mark.slow
+def test_full_width_in_chunks():
+    """24 items keep 5.3 GiB at once (docs/cluster.md); in chunks of two the peak is weights, gradients, moments and two items."""
+    chunks = ["run.device=cpu", "optim.accumulate=12", "model.encoders.audio.name=clap", "model.encoders.audio.freeze=1"]
+    report = bench_step(config.load("m-ltm-full", chunks), batch=24, steps=0, loader=False)
+    assert report.step > 0 and report.memory["peak of a step"] < report.memory["weights and inputs"] + 3 * 2**30
 
 
 def test_a_recipe_of_vectors_is_refused():

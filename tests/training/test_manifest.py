@@ -82,6 +82,7 @@ def test_missing_field(path, field):
         ({"modalities": {"text": {"texts": ["a", 3]}}}, "'texts': expected a text"),
         ({"modalities": {"text": {"texts": ["\ud800"]}}}, "surrogate"),
         ({"modalities": {"x": {"vector": [1, True]}}}, "'vector': expected a list of finite numbers"),
+        ({"modalities": {"x": {"vector": [1, -1e39]}}}, "finite numbers"),
         ({"modalities": {"x": {"vector": []}}}, "'vector': expected"),
         ({"modalities": {"x": {"vector": [1, 2, 3]}}}, "has 3 numbers, in line 1 2"),
     ],

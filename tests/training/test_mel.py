@@ -142,7 +142,8 @@ def test_strange_files(name, tmp_path):
     soundfile.write(tmp_path / "whole.flac", 0.1 * noise.repeat(12, 0), 44100)
     (tmp_path / "cut.flac").write_bytes((tmp_path / "whole.flac").read_bytes()[:90_000])
     (tmp_path / "text.wav").write_text("no sound")
-    for file in ("nan.wav", "empty.wav", "cut.flac", "text.wav", "missing.wav"):
+    soundfile.write(tmp_path / "max.wav", np.full((30_000, 2), 3.4e38, np.float32), 44100, subtype="FLOAT")
+    for file in ("max.wav", "nan.wav", "empty.wav", "cut.flac", "text.wav", "missing.wav"):
         with pytest.raises(CorruptFile, match=file):
             made.read(tmp_path / file, None, None)
 

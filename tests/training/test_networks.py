@@ -143,7 +143,7 @@ def test_freezing(name, layers):
         assert not layers or frozen
     same = [torch.equal(x, before[key]) for key, x in encoder.state_dict().items()]  # batch norms move where they are trained
     assert all(same) or layers >= 0
-    with pytest.raises(UserError, match="layers, got 99"):
+    with pytest.raises(UserError, match="freeze: .* got 99"):
         encoder.freeze(99)
 
 
@@ -341,22 +341,6 @@ def test_pictures_as_clip_prepares_them(size):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8))
     expected = torch.as_tensor(np.asarray(published(image, return_tensors="np")["pixel_values"]))[0]
     torch.testing.assert_close(pipeline(Encoder("clip-image", size="tiny")).of_image(image, None), expected, atol=1e-5, rtol=0)
-
-
-def test_pictures_are_augmented_inside_their_bounds():
-    made = pipeline(Encoder("clip-image", size="tiny", augment=["crop", "flip", "erase"]))
-    ramp = np.linspace(0, 255, 120, dtype=np.uint8)
-    image = Image.fromarray(np.stack([np.tile(ramp, (80, 1))] * 3, -1))
-    random, flipped, erased = np.random.default_rng(0), 0, 0
-    for _ in range(400):
-        x = made.of_image(image, random)
-        assert x.shape == (3, 64, 64) and x.isfinite().all()
-        slope = float(x[0, :, -1].sum() - x[0, :, 0].sum())
-        flipped += slope < 0
-        erased += bool((x == 0).all(0).any())
-    assert 160 < flipped < 240 and 50 < erased < 110
-    for size in ((1, 1), (1, 60_000), (60_000, 1)):
-        assert made.of_image(Image.new("RGB", size), random).shape == made.of_image(Image.new("RGB", size), None).shape == (3, 64, 64)
 
 
 @pytest.mark.parametrize("name", FUSIONS)

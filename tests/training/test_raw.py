@@ -173,9 +173,9 @@ def test_templates_make_captions(folder, tiny):
         ({"image": {"augment": ["flop"]}}, "augment: clip-image has none called 'flop'; did you mean 'flip'"),
         ({"image": {"name": "bert", "augment": []}}, "the encoder takes 'texts', got an entry with path"),
         ({"image": {"name": "mlp", "augment": []}}, "the encoder takes 'vector'"),
-        ({"image": {"freeze": 9}}, "ClipImage has 2 layers, got 9"),
+        ({"image": {"freeze": 9}}, "model.encoders.image: freeze: expected at most its 2 layers, .* got 9"),
         ({"image": {"dropout": 0.1}}, "dropout: clip-image has none to set"),
-        ({"image": {"pretrained": "/nowhere", "size": "full"}}, "pretrained: /nowhere: cannot be loaded"),
+        ({"image": {"pretrained": "/nowhere", "size": "full"}}, "pretrained: /nowhere: no such folder"),
         ({"audio": {"pretrained": "/nowhere.pth", "size": "full"}}, "pretrained: /nowhere.pth: no such file"),
     ],
 )

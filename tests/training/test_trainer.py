@@ -1,12 +1,15 @@
 """The loop: bit-exact resuming, NaN, early stopping, learning rates, missing modalities."""
 
+import functools
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
-from transphere.training import checkpoint, config, config_rules, trainer
+from transphere.training import checkpoint, config, config_rules, run, trainer
 from transphere.training.batch import batches, load_features
+from transphere.training.data.cache import alone
 from transphere.training.data.manifest import Manifest
 from transphere.training.distributed import pick_device
 from transphere.training.errors import UserError
@@ -201,6 +204,19 @@ def test_items_with_one_modality_are_not_trained_on(write_manifest, tiny, tmp_pa
         fit(recipe(path, tiny), tmp_path / "run", progress=False)
 
 
+def test_validation_items_that_cannot_ask_are_refused_before_training(manifest, tiny, tmp_path):
+    whole = Manifest.read(manifest)
+    alone = [
+        replace(item, modalities={"image": item.modalities["image"]}) if item.split == "val" else replace(item, label="x" + item.label)
+        for item in whole.items
+    ]
+    path = Manifest.write(tmp_path / "alone.jsonl", alone).path
+    for name, message in (("ismir2024", "val split can ask another"), ("mmcosine", "val split has a label that a training item has")):
+        with pytest.raises(UserError, match=message):
+            fit(recipe(path, tiny, name=name), tmp_path / name, progress=False)
+        assert not list((tmp_path / name).iterdir())
+
+
 def test_checkpoints_of_others_are_refused(manifest, tiny, tmp_path):
     made, out = recipe(manifest, tiny), tmp_path / "run"
     fit(made, out, progress=False)
@@ -208,6 +224,16 @@ def test_checkpoints_of_others_are_refused(manifest, tiny, tmp_path):
     other = Trainer(made, features.split("train"), features.split("val"), out, "another digest", progress=False)
     with pytest.raises(UserError, match="another configuration"):
         other.resume()
+
+
+def test_a_folder_in_which_another_process_trains_is_refused(manifest, tiny, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    out.mkdir()
+    monkeypatch.setattr(run, "alone", functools.partial(alone, patience=0.0))
+    with alone(out), pytest.raises(UserError, match="another process is at work in it"):
+        fit(recipe(manifest, tiny), out, progress=False)
+    assert not list(out.iterdir())
+    assert fit(recipe(manifest, tiny), out, progress=False)["epochs"] == 4  # the other one has gone
 
 
 def test_a_full_disk_loses_nothing(manifest, tiny, tmp_path, monkeypatch):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ..errors import UserError, near
 from .cache import cache_dir
 from .manifest import Item, Manifest
 
-__all__ = ["CORPORA", "Item", "Manifest", "build", "cache_dir"]
+__all__ = ["CORPORA", "Item", "Manifest", "build", "cache_dir", "find_manifest"]
 
 CORPORA = {
     "tux": "676 photographs and drawings, English captions, human speech (French, or --language xx); from Debian, 161 MB",
@@ -22,6 +23,18 @@ CORPORA = {
 }
 
 
+def find_manifest(name: str) -> Path:
+    """The manifest that a person names: a file, a folder with a manifest.jsonl, or a corpus, which is built where it is not there yet."""
+    path = Path(name)
+    if path.is_dir():
+        return path / "manifest.jsonl"
+    if not path.exists() and name in CORPORA:
+        return build(name)
+    if not path.exists() and os.sep not in name and not path.suffix:
+        raise UserError(f"data: {name!r} is no file and no corpus; {near(name, CORPORA)}")
+    return path
+
+
 def build(name: str, out: str | Path | None = None, *, language: str | None = None, strict: bool = False, progress: bool = True) -> Path:
     """Builds corpus ``name`` (a key of CORPORA) and returns its manifest's path; what is there already is kept.
 
@@ -30,17 +43,11 @@ def build(name: str, out: str | Path | None = None, *, language: str | None = No
     cannot be had on this machine.
     """
     # the builders need the encoders, which need `packages` of this folder: imported here, not in a circle
-    if name == "tux":
-        from . import tux
+    from . import tux
 
-        return tux.build(cache_dir(), language or "fr", out, strict, progress)
-    if name == "tux-texts":
-        from . import tux
-
-        return tux.build(cache_dir(), language or "fr", out, strict, progress, texts=True)
+    if name in ("tux", "tux-texts"):
+        return tux.build(cache_dir(), language or "fr", out, strict, progress, texts=name == "tux-texts")
     if name == "tux-voices":
-        from . import tux
-
         if language is not None:
             raise UserError(f"language: corpus {name!r} speaks {', '.join(tux.VOICES)}, all four, got {language!r}")
         return tux.build_voices(cache_dir(), out, strict, progress)

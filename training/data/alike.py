@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,14 @@ def alike(pictures: Sequence[Path], progress: bool = True) -> Iterator[tuple[int
         alike_RN = (x_ND[rows] @ x_ND.T > SAME) & drawn_N[rows, None] & drawn_N
         for i, j in alike_RN.triu(start + 1).nonzero().tolist():
             yield start + i, j
+
+
+def tie_alike(keys: Mapping[str, list], pictures: Mapping[str, Path], progress: bool = True) -> None:
+    """Adds to the `keys` of two items (id -> keys that tie it to others) one in common where their pictures (id -> file) count as one."""
+    ids = list(pictures)
+    for i, j in alike(list(pictures.values()), progress):
+        for k in (i, j):
+            keys[ids[k]].append(("picture", i, j))
 
 
 def _is_drawn(picture: Path) -> bool:

@@ -10,11 +10,10 @@ import ast
 from pathlib import Path
 
 from ..errors import UserError
-from .drawn import Drawing, build_corpus
+from .drawn import Drawing, DrawnCorpus
 from .packages import fetch
 from .pins import PYSIOGAME
 
-_VERSION = "1"
 LANGUAGES = ("fr", "es", "de")
 _OTHER_NAMES = {  # of pictures that are not called after their word
     "sneaker": "trainer",
@@ -26,13 +25,15 @@ _OTHER_NAMES = {  # of pictures that are not called after their word
 }
 
 
-def build(cache: Path, out: Path | None = None, strict: bool = False, progress: bool = True) -> Path:
-    """See `build_corpus`."""
-    return build_corpus(
-        cache, out, strict, progress, name="art4apps", version=_VERSION, packages=[PYSIOGAME], source=f"Debian {PYSIOGAME}",
-        licence="CC BY-SA (Art4Apps) by the program's credits, GPL-3+ by the package; speech made with espeak-ng (GPL-3)",
-        find=lambda: find_drawings(fetch(PYSIOGAME) / "usr" / "share" / "games" / "pysiogame"),
-    )  # fmt: skip
+CORPUS = DrawnCorpus(
+    name="art4apps",
+    version="1",
+    packages=[PYSIOGAME],
+    source=f"Debian {PYSIOGAME}",
+    licence="CC BY-SA (Art4Apps) by the program's credits, GPL-3+ by the package; speech made with espeak-ng (GPL-3)",
+    find=lambda: find_drawings(fetch(PYSIOGAME) / "usr" / "share" / "games" / "pysiogame"),
+)
+build = CORPUS.build
 
 
 def find_drawings(root: Path) -> list[Drawing]:

@@ -99,7 +99,7 @@ def _contents(root: Path, names: Iterable[str], progress: bool) -> dict[str, str
     size = {name: (root / name).stat().st_size for name in names}
     alike = Counter(size.values())
     found = {}
-    for name in tqdm(size, desc="bytes", unit="file", disable=not progress):
+    for name in tqdm(size, desc="bytes", unit="file", disable=not (progress and size)):
         if alike[size[name]] == 1:
             found[name] = f"{size[name]} bytes"
         else:
@@ -197,7 +197,7 @@ def _some(names: Sequence[str], most: int = 3) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="a manifest, JSON lines")
+    parser.add_argument("manifest", metavar="MANIFEST", help="a manifest (JSON lines), its folder, or the name of a corpus")
     parser.add_argument("--silent", type=float, default=SILENT, metavar="DB", help=f"a sound at this level is silent (default: {SILENT:g})")
     parser.add_argument("--quick", action="store_true", help="only look whether the files are there, instead of reading each to its end")
     parser.add_argument("--json", action="store_true", help="print everything as JSON instead of a table")
@@ -205,6 +205,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the report; 2 when something must be put right, else 0."""
-    report = audit(Manifest.read(arguments.manifest), arguments.silent, arguments.quick)
+    from . import find_manifest
+
+    report = audit(Manifest.read(find_manifest(arguments.manifest)), arguments.silent, arguments.quick)
     print(json.dumps(report, indent=1, ensure_ascii=False) if arguments.json else audit_table(report))
     return 2 if report["faults"] else 0

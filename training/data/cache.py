@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,8 +32,9 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = error.filename or path
-        other = "set TRANSPHERE_CACHE to" if Path(str(where)).absolute().is_relative_to(cache_dir()) else "name"
+        named = error.filename and Path(os.fsdecode(error.filename))
+        where = path if not named or ".part" in named.name else named  # a temporary name says nothing to the reader
+        other = "set TRANSPHERE_CACHE to" if where.absolute().is_relative_to(cache_dir()) else "name"
         if error.errno in _FULL:
             message = f"no space left on the disk while writing {where}; free some, or {other} a folder on another disk"
         elif error.errno in _DENIED:
@@ -69,3 +71,28 @@ def locked(path: Path, doing: str) -> Iterator[None]:
             print(f"waiting for another process that {doing}", file=sys.stderr)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def alone(folder: Path, patience: float = 10.0) -> Iterator[None]:
+    """Keeps other processes that ask for the same folder out of it, until the block or the process ends. UserError when one is in it.
+
+    patience: seconds to wait; reading processes outlive a killed run that began them by a few. Where the file system has no such locks
+    (some NFS), nobody is kept out.
+    """
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        end = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise UserError(f"{folder}: another process is at work in it; wait for it, or give another folder") from None
+                time.sleep(0.1)
+            except OSError:
+                break
+        yield
+    finally:
+        os.close(opened)

@@ -86,7 +86,7 @@ def inspect_all(
             return error
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with ThreadPoolExecutor(cores) as pool, tqdm(total=len(names), desc="files", unit="file", disable=not progress) as bar:
+    with ThreadPoolExecutor(cores) as pool, tqdm(total=len(names), desc="files", unit="file", disable=not (progress and names)) as bar:
         for start in range(0, len(names), _AHEAD):
             some = names[start : start + _AHEAD]
             for name, result in zip(some, pool.map(one, some), strict=True):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from . import corpus
-from .alike import alike
+from .alike import tie_alike
 from .espeak import say, spoken
 from .groups import assign, connected, normalise_caption
 from .manifest import Item
@@ -41,36 +41,35 @@ class Drawing:
         return f"speech/en/{self.spoken_as}.flac"
 
 
-def build_corpus(
-    cache: Path,
-    out: Path | None,
-    strict: bool,
-    progress: bool,
-    *,
-    name: str,
-    version: str,
-    packages: Sequence[Package],
-    source: str,
-    licence: str,
-    find: Callable[[], list[Drawing]],
-    most: int | None = None,
-) -> Path:
-    """Builds the corpus `name` of the drawings that `find` fetches and returns its manifest's path; one that is there and whole is kept.
+@dataclass(frozen=True)
+class DrawnCorpus:
+    """A corpus of the drawings that `find` fetches. `version` and `packages`: what its files depend on."""
 
-    version, packages: what its files depend on. most: items, of the first drawings that can be drawn, then in the order of their ids.
-    Raises SourceUnavailable where a Debian package cannot be had, UserError.
-    """
-    folder = Path(out) if out else cache / "corpora" / name
-    builder = f"{name} {version} {' '.join(package.sha256 for package in packages)} {espeak().version}"
-    if manifest := corpus.built(folder, builder):
-        return manifest.path
-    drawings = find()
-    with corpus.building(folder, builder):
-        skipped = corpus.Skipped(strict)
-        items = build_items(folder, drawings if most is None else drawings[: most + _SPARE], skipped, progress)
-        about = {"corpus": name, "source": f"{source}; {espeak()}", "licence": licence, "speech": "synthetic, language en"}
-        kept = items if most is None else sorted(items[:most], key=lambda item: item.id)
-        return corpus.finish(folder, kept, about, skipped).path
+    name: str
+    version: str
+    packages: Sequence[Package]
+    source: str
+    licence: str
+    find: Callable[[], list[Drawing]]
+    most: int | None = None  # items, of the first drawings that can be drawn, then in the order of their ids
+
+    def build(self, cache: Path, out: Path | None = None, strict: bool = False, progress: bool = True) -> Path:
+        """Builds it and returns its manifest's path; one that is there and whole is kept. `out` defaults to a folder of the cache.
+
+        Raises SourceUnavailable where a Debian package cannot be had, UserError.
+        """
+        folder = Path(out) if out else cache / "corpora" / self.name
+        builder = f"{self.name} {self.version} {' '.join(package.sha256 for package in self.packages)} {espeak().version}"
+        if manifest := corpus.built(folder, builder):
+            return manifest.path
+        drawings = self.find()
+        with corpus.building(folder, builder):
+            skipped = corpus.Skipped(strict)
+            items = build_items(folder, drawings if self.most is None else drawings[: self.most + _SPARE], skipped, progress)
+            about = {"corpus": self.name, "source": f"{self.source}; {espeak()}", "licence": self.licence}
+            about |= {"speech": "synthetic, language en"}
+            kept = items if self.most is None else sorted(items[: self.most], key=lambda item: item.id)
+            return corpus.finish(folder, kept, about, skipped).path
 
 
 def build_items(folder: Path, drawings: Sequence[Drawing], skipped: corpus.Skipped, progress: bool) -> list[Item]:
@@ -80,9 +79,7 @@ def build_items(folder: Path, drawings: Sequence[Drawing], skipped: corpus.Skipp
         kept, lambda one: say(folder / one.speech, one.caption, one.spoken_as), "synthetic speech", skipped, progress, threads=1
     )
     keys = {one.id: [("caption", normalise_caption(one.caption)), *one.keys] for one in kept}
-    for i, j in alike([folder / one.image for one in kept], progress):
-        keys[kept[i].id].append(("picture", i, j))
-        keys[kept[j].id].append(("picture", i, j))
+    tie_alike(keys, {one.id: folder / one.image for one in kept}, progress)
     group_of = connected(keys)
     splits = assign([group_of[one.id] for one in kept])
     return [_item(one, group_of[one.id], split) for one, split in zip(kept, splits, strict=True)]

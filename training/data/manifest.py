@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from .groups import SHARES, assign
 _REQUIRED = ("id", "split", "group", "caption", "modalities")
 _KNOWN = (*_REQUIRED, "label", "meta")
 _KINDS = ("path", "texts", "vector")
+_LARGEST = 3.4028234663852886e38  # of float32, in which vectors are trained on
 _CONSTANT = re.compile(r'"(?:\\.|[^"\\])*"|(NaN|-?Infinity)')  # strings first, so that a "NaN" inside one is passed over
 
 
@@ -200,9 +200,10 @@ def _check_entry(entry: Any, what: str, *keys: str) -> None:
     else:
         vector = entry["vector"]
         numbers = vector if isinstance(vector, list) else []
-        bad = [at for at, v in enumerate(numbers) if type(v) not in (int, float) or not math.isfinite(v)]
+        bad = [at for at, v in enumerate(numbers) if type(v) not in (int, float) or not abs(v) <= _LARGEST]
         if not numbers or bad:
-            raise _Bad(f"{what}: 'vector': expected a list of finite numbers, got {_short(vector)}", *keys, "vector", *bad[:1])
+            got = f"{_short(vector[bad[0]])} among them" if bad else _short(vector)
+            raise _Bad(f"{what}: 'vector': expected a list of finite numbers (float32), got {got}", *keys, "vector", *bad[:1])
 
 
 def _check_frames(value: Any, what: str, *keys: str | int) -> None:

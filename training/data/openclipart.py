@@ -12,13 +12,11 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from .drawn import Drawing, build_corpus
+from .drawn import Drawing, DrawnCorpus
 from .groups import normalise_caption
 from .packages import fetch
 from .pins import OPENCLIPART
 
-_VERSION = "1"
-MOST = 3193
 COMMON = 12  # drawings of one title, from which on it names a collection
 _TITLE = re.compile(r"<(?:cc:)?Work\b.*?<dc:title>(.*?)</dc:title>", re.DOTALL)
 _KEYWORDS = re.compile(r"<rdf:li[^>]*>(.*?)</rdf:li>", re.DOTALL)
@@ -32,13 +30,16 @@ _NUMBER = re.compile(r"[\s_-]*\(?#?\d[\d\s_.-]*\)?$")
 _NO_KEYWORDS = {"", "hash", "unsorted", "webpage", "theme", "icons"}
 
 
-def build(cache: Path, out: Path | None = None, strict: bool = False, progress: bool = True) -> Path:
-    """See `build_corpus`."""
-    return build_corpus(
-        cache, out, strict, progress, name="openclipart", version=_VERSION, packages=[OPENCLIPART], source=f"Debian {OPENCLIPART}",
-        licence="public domain (Open Clip Art Library); speech made with espeak-ng (GPL-3)",
-        find=lambda: find_drawings(fetch(OPENCLIPART) / "usr" / "share" / "openclipart" / "svg"), most=MOST,
-    )  # fmt: skip
+CORPUS = DrawnCorpus(
+    name="openclipart",
+    version="1",
+    packages=[OPENCLIPART],
+    source=f"Debian {OPENCLIPART}",
+    licence="public domain (Open Clip Art Library); speech made with espeak-ng (GPL-3)",
+    find=lambda: find_drawings(fetch(OPENCLIPART) / "usr" / "share" / "openclipart" / "svg"),
+    most=3193,
+)
+build = CORPUS.build
 
 
 def find_drawings(root: Path) -> list[Drawing]:

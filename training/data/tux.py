@@ -18,7 +18,7 @@ from pathlib import Path
 from ..encoders.audio import read_sound
 from ..errors import UserError, near
 from . import corpus
-from .alike import alike
+from .alike import tie_alike
 from .cache import replacing
 from .groups import assign, connected, normalise_caption
 from .manifest import Item, Manifest
@@ -125,9 +125,7 @@ def leak_free_groups(stamps: list[Stamp], pictures: list[Path], progress: bool =
         for language in {"en", *stamp.speech} & set(stamp.captions):
             keys[stamp.id].append(("caption", language, normalise_caption(stamp.captions[language])))
         keys[stamp.id] += [("recording", hashlib.md5(sound.read_bytes()).hexdigest()) for sound in stamp.speech.values()]
-    for i, j in alike(pictures, progress):
-        keys[stamps[i].id].append(("picture", i, j))
-        keys[stamps[j].id].append(("picture", i, j))
+    tie_alike(keys, dict(zip(keys, pictures, strict=True)), progress)
     return connected(keys)
 
 

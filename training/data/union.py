@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from . import art4apps, corpus, emoji_styles, openclipart, tux
-from .alike import alike
+from .alike import tie_alike
 from .espeak import say, spoken
 from .groups import assign, connected
 from .manifest import Item, Manifest
@@ -80,9 +80,7 @@ def _say(folder: Path, item: Item) -> None:
 
 def _grouped(folder: Path, items: list[Item], progress: bool) -> list[Item]:
     keys = {item.id: [("group", item.group), ("caption", item.caption)] for item in items}
-    for i, j in alike([folder / item.modalities["image"]["path"] for item in items], progress):
-        keys[items[i].id].append(("picture", i, j))
-        keys[items[j].id].append(("picture", i, j))
+    tie_alike(keys, {item.id: folder / item.modalities["image"]["path"] for item in items}, progress)
     group_of = connected(keys)
     splits = assign([group_of[item.id] for item in items])
     return [replace(item, group=group_of[item.id], split=split) for item, split in zip(items, splits, strict=True)]

@@ -36,14 +36,15 @@ def read_sound(path: str | Path, rate: int | None = None) -> tuple[np.ndarray, i
 
 
 def check_whole(path: str | Path) -> None:
-    """CorruptFile where a WAV is shorter than its header says, which libsndfile passes over in silence."""
+    """CorruptFile where a WAV or AIFF is shorter than its header says, which libsndfile passes over in silence."""
     try:
         with open(path, "rb") as file:
             head, size = file.read(8), os.fstat(file.fileno()).st_size
     except OSError:
         return  # whoever reads it says what is wrong
-    lacking = int.from_bytes(head[4:], "little") + 8 - size
-    if head.startswith(b"RIFF") and 8 < lacking < 2**31:  # streamed files declare nearly 2^32 bytes; a few of padding are often forgotten
+    order = {b"RIFF": "little", b"FORM": "big"}.get(head[:4])
+    lacking = int.from_bytes(head[4:], order) + 8 - size if order else 0
+    if 8 < lacking < 2**31:  # streamed files declare nearly 2^32 bytes; a few of padding are often forgotten
         raise CorruptFile(f"{path}: the sound is cut short: {lacking} bytes are missing")
 
 

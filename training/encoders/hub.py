@@ -5,15 +5,22 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+from ..errors import UserError
+
 TIMEOUT = 5.0  # seconds
 LOCAL = "give a folder instead that holds config.json, the weights and, of texts, the tokenizer"
 
 
 @functools.cache
 def offline(name: str) -> bool:
-    """Whether `name` is no folder and the hub does not answer. The loaders of `transformers` would ask it six times, for half a minute."""
+    """Whether `name` is no folder and the hub does not answer. The loaders of `transformers` would ask it six times, for half a minute.
+
+    UserError for a path where nothing is, which the hub would call a bad name.
+    """
     if Path(name).exists():
         return False
+    if name.startswith(("/", ".", "~")):
+        raise UserError(f"pretrained: {name}: no such folder")
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 

@@ -26,16 +26,25 @@ def open_image(path: str | Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut at 255
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            if image.mode.startswith(("I", "F")):  # more than 8 bits a pixel, which Pillow would cut at 255
+                image = _of_16_bits(np.asarray(image))
             return image.convert("RGBA")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = "it is empty" if isinstance(error, OSError) and Path(path).is_file() and not Path(path).stat().st_size else error
         raise CorruptFile(f"{path}: not an image that can be read: {reason}") from error
 
 
+def _of_16_bits(pixels: np.ndarray) -> Image.Image:
+    """Grey, of whole numbers up to 65,535, which a few versions of Pillow hold in 32 bits. What is white in others no file says."""
+    if pixels.dtype.kind == "f" or pixels.min() < 0 or pixels.max() > 65_535:
+        raise ValueError(f"expected 8 or 16 bits a channel, got {pixels.dtype} from {pixels.min():g} to {pixels.max():g}")
+    return Image.fromarray((pixels >> 8).astype(np.uint8))
+
+
 def flatten(image: Image.Image) -> Image.Image:
     """RGB of an RGBA image, transparency laid on mid grey, so that neither white nor black drawings vanish."""
+    if image.getchannel("A").getextrema() == (255, 255):  # as photographs are: the same in a third of the time
+        return image.convert("RGB")
     ground = Image.new("RGBA", image.size, (GREY, GREY, GREY, 255))
     return Image.alpha_composite(ground, image).convert("RGB")
 

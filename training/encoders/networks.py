@@ -32,7 +32,7 @@ NETWORKS: dict[str, type[Trainable]] = {
 def network(name: str) -> type[Trainable]:
     """The class of an encoder; UserError for an unknown name."""
     if name not in NETWORKS:
-        raise UserError(f"model.encoders: unknown encoder {name!r}; {near(name, NETWORKS)}")
+        raise UserError(f"unknown encoder {name!r}; {near(name, NETWORKS)}")
     return NETWORKS[name]
 
 

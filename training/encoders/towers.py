@@ -133,7 +133,7 @@ class Bert(ClipText):
         return [[self.model.embeddings], *([layer] for layer in self.model.encoder.layer)]
 
     def forward(self, x: dict[str, Tensor]) -> Tensor:
-        return self.model(**x).last_hidden_state[:, 0].contiguous()
+        return self.model(**x).last_hidden_state[:, 0].clone()
 
 
 class Vit(ClipImage):
@@ -149,7 +149,7 @@ class Vit(ClipImage):
         return [[self.model.embeddings], *([layer] for layer in blocks)]
 
     def forward(self, x: Tensor) -> Tensor:
-        return _over_time(lambda pixels: self.model(pixel_values=pixels).last_hidden_state[:, 0].contiguous(), x)
+        return _over_time(lambda pixels: self.model(pixel_values=pixels).last_hidden_state[:, 0].clone(), x)
 
 
 class Hubert(Tower):
@@ -207,7 +207,7 @@ class ResNet18(Tower):
         return [[self.model.embedder], *([layer] for stage in self.model.encoder.stages for layer in stage.layers)]
 
     def forward(self, x: Tensor) -> Tensor:
-        return _over_time(lambda pixels: self.model(pixel_values=pixels).pooler_output.flatten(1), x)
+        return _over_time(lambda pixels: self.model(pixel_values=pixels).pooler_output.flatten(1).clone(), x)
 
 
 class ResNet18Audio(ResNet18):

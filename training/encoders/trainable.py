@@ -42,7 +42,7 @@ class Trainable(nn.Module):
         """Keep the stem and the first `count` layers as they are, batch norms and dropout included; 0: nothing, -1: the whole encoder."""
         layers = self.layers()
         if count > len(layers) - 1:
-            raise UserError(f"freeze: {type(self).__name__} has {len(layers) - 1} layers, got {count}; -1 freezes the whole encoder")
+            raise UserError(f"freeze: expected at most its {len(layers) - 1} layers, or -1 for the whole encoder, got {count}")
         self.frozen = count
         for module in [self] if count < 0 else self._frozen_modules():
             module.requires_grad_(False)

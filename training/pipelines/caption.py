@@ -31,7 +31,8 @@ class Caption:
 
     def __init__(self, tokens: Tokens, template: str | None, augment: frozenset[str]) -> None:
         self.tokens, self.template, self.augment = tokens, template, augment
-        self.fields = [field for _, field, _, _ in string.Formatter().parse(template) if field] if template else []
+        self.parts = _parts(template) if template else []
+        self.fields = [field for _, field in self.parts if field]
 
     def check(self, items: Sequence[Item]) -> None:
         """A field that no item has is a mistake in the template; one that some lack is left empty there."""
@@ -50,8 +51,8 @@ class Caption:
         augment = self.augment if generator is not None else frozenset()
         if self.template:
             known = _known(item)
-            kept = {f: "" if "drop" in augment and generator.random() < DROP else str(known.get(f, "")) for f in self.fields}
-            text = self.template.format_map(kept)
+            kept = {f: "" if "drop" in augment and generator.random() < DROP else _shown(known.get(f)) for f in self.fields}
+            text = "".join(before + kept.get(field, "") for before, field in self.parts)
         else:
             text = texts[0 if generator is None else int(generator.integers(len(texts)))]
             if "drop" in augment:
@@ -69,6 +70,25 @@ class Caption:
         lengths = torch.tensor([len(sample) for sample in samples])
         ids = torch.nn.utils.rnn.pad_sequence(list(samples), batch_first=True, padding_value=self.tokens.pad)
         return {"input_ids": ids, "attention_mask": (torch.arange(ids.shape[1]) < lengths[:, None]).long()}
+
+
+def _parts(template: str) -> list[tuple[str, str | None]]:
+    """A template as pairs of a text and the field after it, None after the last; UserError for braces that hold no name."""
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise UserError(f"template: expected names of fields in braces, got {template!r}: {error}") from None
+    for _, field, form, conversion in parts:
+        if field is not None and (not field or form or conversion):
+            raise UserError(f"template: expected names of fields in braces, got {template!r}: a field is its name alone")
+    return [(before, field) for before, field, _, _ in parts]
+
+
+def _shown(value: object) -> str:
+    """A value of an item's meta in a caption: nothing where there is none, keywords one after another."""
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    return "" if value is None else str(value)
 
 
 def _known(item: Item) -> dict:

@@ -70,6 +70,8 @@ class _Sound:
             samples = soxr.resample(samples, rate, self.rate)
             if not len(samples):
                 raise CorruptFile(f"{content}: the sound is shorter than a sample at {self.rate} Hz")
+        if not np.isfinite(samples).all():  # the mean of its channels, or what the resampler made of them
+            raise CorruptFile(f"{content}: the sound is louder than float32 holds")
         return self.of_samples(samples, generator)
 
     def part(self, path: Path, generator: np.random.Generator | None) -> tuple[np.ndarray, int]:
