@@ -26,7 +26,7 @@ FORWARD, BOTH = "forward", "forward + backward"
 SEED = 20240
 CPU_ROUND = 3e-3  # seconds: shorter calls are repeated within a round, so that neither the clock nor what ran before them counts
 MIN_ROUNDS, MAX_ROUNDS = 5, 200
-PAUSE = 2_000_000  # cycles of a GPU, a millisecond: a call of one kernel costs the host a tenth of that, and its gradients three times as much
+PAUSE = 2_000_000  # cycles of a GPU, about a millisecond: longer than the host takes for some dozens of launches
 
 Run = Callable[..., Tensor]
 Check = Callable[[Tensor, list[Tensor] | None], None]

@@ -61,11 +61,12 @@ def _backward(
     total, res_rho, d_rho = tl.zeros([I], tl.float64), tl.zeros([I], tl.float64), tl.zeros([I], tl.float64)
     for row in range(0, n, I):
         i = row + tl.arange(0, I)
-        r, h = tl.zeros([I], tl.float64), tl.zeros([I], tl.float64)
+        r, h = tl.zeros([I, J], tl.float64), tl.zeros([I, J], tl.float64)  # Triton 3.6 cannot compile sums that are added up, here
         for first in range(0, m, J):
             j = first + tl.arange(0, J)
-            r += tl.sum(_tile(P, i, j, n, m), 1)
-            h += tl.sum(_tile(H_ptr, i, j, n, m), 1)
+            r += _tile(P, i, j, n, m)
+            h += _tile(H_ptr, i, j, n, m)
+        r, h = tl.sum(r, 1), tl.sum(h, 1)
         active = (weight_of(a_ptr, i, n) > 0) & ((tight_rows > 0) | (weight_of(f_ptr, i, n) < 0)) & (r > 0)
         tl.store(r_ptr + i, r, mask=i < n)
         tl.store(h_ptr + i, h, mask=i < n)

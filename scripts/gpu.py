@@ -26,7 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "build" / "gpu-site"
 DETERMINISTIC = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # a workspace of fixed size, which cuBLAS asks for in the mode that the tests run in
-NEEDED = ["torch", "numpy", "setuptools", "pybind11", "pytest"]
+NEEDED = ["torch", "numpy", "setuptools", "pybind11", "pytest", "pluggy", "iniconfig", "packaging", "pygments"]
 WANTED = ["scipy", "mpmath", "ot", "ruff", "ninja", "triton", "xdist", "execnet"]  # tests, peers, a faster build, tests side by side
 WHEELS = {"ot": "pot", "xdist": "pytest_xdist"}  # where a wheel is not called as its module
 TRAINING = ["kornia", "matplotlib", "onnxruntime", "PIL", "safetensors", "sklearn", "soundfile", "tqdm", "transformers"]
@@ -169,7 +169,7 @@ def environment(extra: dict[str, str]) -> dict[str, str]:
 
 
 def execute(command: list[str], log: Path, seconds: float, env: dict[str, str]) -> int:
-    """Exit code; 124 where the time ran out, after a moment to say what is known. Output goes to the log; its process group ends with it."""
+    """Exit code; 124 where the time ran out, after a moment to say what is known. The log gets the output, its process group ends too."""
     if seconds <= 0:
         return 124
     with log.open("ab") as file:

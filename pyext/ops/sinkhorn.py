@@ -172,7 +172,9 @@ def prepare(
 
     compute = compute_dtype(dtype)
     number = mass if isinstance(mass, (int, float)) else None
-    if mass is not None:
+    if number is not None:  # made on the device: a copy from the host would wait for it, and could not be in a graph
+        mass = torch.full((), number, dtype=compute, device=cost.device)
+    elif mass is not None:
         mass = torch.as_tensor(mass, dtype=compute, device=cost.device)
     batch = cost.shape[:-2]
     shapes = [x.shape[:-1] for x in (a, b, f0, g0) if x is not None] + ([] if mass is None else [mass.shape])
