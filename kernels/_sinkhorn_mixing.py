@@ -14,7 +14,7 @@ PATIENCE, MOST_PATIENCE = tl.constexpr(6), tl.constexpr(256)  # updates before t
 GROWTH = tl.constexpr(100.0)  # of the sum of squares
 FURTHEST = tl.constexpr(10.0)  # far steps end in a restart, not in an overflow
 RIDGE = tl.constexpr(1e-5)  # relative to the diagonal
-SHARE = tl.constexpr(32)  # columns at a time
+SHARE = tl.constexpr(16)  # columns at a time
 
 
 @triton.jit
