@@ -14,7 +14,7 @@ PATIENCE, MOST_PATIENCE = tl.constexpr(6), tl.constexpr(256)  # updates before t
 GROWTH = tl.constexpr(100.0)  # of the sum of squares
 FURTHEST = tl.constexpr(10.0)  # far steps end in a restart, not in an overflow
 RIDGE = tl.constexpr(1e-5)  # relative to the diagonal
-SHARE = tl.constexpr(16)  # columns at a time
+SHARE = tl.constexpr(32)  # columns at a time
 
 
 @triton.jit
@@ -27,7 +27,7 @@ def coefficients(history, newest, size):
         j = first + tl.arange(0, SHARE)[None, :]
         now = tl.load(newest + j, mask=j < size, other=0.0)
         x = tl.load(slots + j, mask=(k < KEPT) & (j < size), other=0.0)
-        x = tl.where(k < KEPT, x - now, now)                                                 # [8, J]: the change itself after the differences
+        x = tl.where(k < KEPT, x - now, now)                                                 # [8, J]: the change after the differences
         products += tl.sum(x[:, None, :] * x[None, :, :], 2)
     square = tl.sum(tl.sum(tl.where((k == KEPT) & (other == KEPT), products, 0.0), 1), 0)
     products += tl.where(k == other, RIDGE * products, 0.0)

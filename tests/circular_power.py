@@ -1,5 +1,4 @@
-"""A kernel of circular W_p, p > 1, against the reference in float64: on a GPU at its own tiles (tests/gpu), in Triton's interpreter at small
-ones."""
+"""A kernel of circular W_p, p > 1, against the reference in float64: on a GPU at its own tiles, in Triton's interpreter at small ones."""
 
 import torch
 

@@ -80,8 +80,8 @@ def test_forms(n, m, mass, backend):
 @on_gpus
 @pytest.mark.parametrize("mass", [None, 0.4])
 def test_potentials_far_beyond_the_range_of_scalings(mass, backend, dtype):
-    """Costs of 3 over an eps of .002: scalings of e^1500, which no kernel holds; the log domain does. Plain partial iterations take 1000 there
-    and more: those start near the solution."""
+    """Costs of 3 over an eps of .002: scalings of e^1500, which no kernel holds; the log domain does. Plain partial iterations take 1000
+    there and more: those start near the solution."""
     cost, a, b = problem(5, 6, torch.float64)
     cost = cost * 0.02 + 3 * torch.rand(2, 5, 1, dtype=cost.dtype) + 3 * torch.rand(2, 1, 6, dtype=cost.dtype)
     start, limit = (None, None), None
@@ -110,8 +110,8 @@ def test_near_permutations_take_few_iterations(kind, eps, most, dtype, backend):
 @pytest.mark.parametrize("backend", ["triton"], indirect=True)
 @pytest.mark.parametrize("kind, eps, mass, most, dtype", HARDER)
 def test_triton_on_hard_problems(kind, eps, mass, most, dtype, backend):
-    """Float32 and partial problems too: sums are in float64, and the scale is one more entry to mix. Plain updates take more than 5000 where
-    the mass is .5."""
+    """Float32 and partial problems too: sums are in float64, and the scale is one more entry to mix. Plain updates take more than
+    5000 where the mass is .5."""
     assert_takes_at_most(most, kind, eps, mass, dtype, backend, n=64 if mass is None else 32)
 
 
