@@ -27,7 +27,7 @@ def coefficients(history, newest, size):
         j = first + tl.arange(0, SHARE)[None, :]
         now = tl.load(newest + j, mask=j < size, other=0.0)
         x = tl.load(slots + j, mask=(k < KEPT) & (j < size), other=0.0)
-        x = tl.where(k < KEPT, x - now, now)                                                 # [8, J]: the change itself after the differences
+        x = tl.where(k < KEPT, x - now, now)                                                 # [8, J]: the change after the differences
         products += tl.sum(x[:, None, :] * x[None, :, :], 2)
     square = tl.sum(tl.sum(tl.where((k == KEPT) & (other == KEPT), products, 0.0), 1), 0)
     products += tl.where(k == other, RIDGE * products, 0.0)

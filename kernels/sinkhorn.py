@@ -124,7 +124,8 @@ def _sums(K_ptr, x_ptr, i, own_size, other_size, own_step, other_step, OWN: tl.c
     total = tl.full([OWN], 0.0, tl.float64)
     for second in range(0, other_size, OTHER):
         j = second + tl.arange(0, OTHER)
-        K = tl.load(own[:, None] + (j.to(tl.int64) * other_step)[None, :], mask=(i < own_size)[:, None] & (j < other_size)[None, :], other=0.0)
+        inside = (i < own_size)[:, None] & (j < other_size)[None, :]
+        K = tl.load(own[:, None] + (j.to(tl.int64) * other_step)[None, :], mask=inside, other=0.0)
         total += tl.sum(K.to(tl.float64) * tl.load(x_ptr + j, mask=j < other_size, other=0.0)[None, :], 1)
     return total
 
@@ -275,8 +276,9 @@ def _forward(
         count = tl.where(restart, 0, count) + 1
         tl.debug_barrier()
         error, next_H, far = _columns(
-            plan_ptr, b_ptr, G, G1, u, v, history + count % KEPT * (m + 1), H, H1, s, b_scale, m, n, tight_cols, neither, limit, PARTIAL, I, J
-        )
+            plan_ptr, b_ptr, G, G1, u, v, history + count % KEPT * (m + 1), H, H1, s, b_scale, m, n, tight_cols, neither, limit, PARTIAL,
+            I, J,
+        )  # fmt: skip
         tl.debug_barrier()
         iterations += 1
         going = ((error > tol * s) & (iterations < max_iter)).to(tl.int32)
@@ -289,7 +291,8 @@ def _forward(
         for first in range(0, m, J):
             j = first + tl.arange(0, J)
             at, inside = i.to(tl.int64)[:, None] * m + j[None, :], (i < n)[:, None] & (j < m)[None, :]
-            x = weight_of(u, i, n)[:, None] * weight_of(v, j, m)[None, :] * tl.load(plan_ptr + at, mask=inside, other=0.0).to(tl.float64)
+            K = tl.load(plan_ptr + at, mask=inside, other=0.0).to(tl.float64)
+            x = weight_of(u, i, n)[:, None] * weight_of(v, j, m)[None, :] * K
             tl.store(plan_ptr + at, (x + bad).to(T), mask=inside)
     for first in range(0, m, J):
         j = first + tl.arange(0, J)

@@ -6,6 +6,7 @@ import numpy as np
 import ot
 import pytest
 import torch
+from circular_power import assert_equals_reference
 from test_circular_wasserstein import KINDS, points
 
 import transphere as ts
@@ -151,13 +152,15 @@ def test_nan_stays_in_its_own_row(poison, weighted, dtype, backend):
     assert torch.equal(got[keep], clean[keep]) and u.grad[keep].isfinite().all()
 
 
-@pytest.mark.parametrize("wrong", [-1.0, math.nan, math.inf, 0.0])
+@pytest.mark.parametrize("wrong", [-1.0, math.nan, math.inf, 0.0, "a sum that overflows"])
 def test_what_is_no_weight_makes_its_row_nan(wrong, dtype, backend):
     """The public function refuses such weights where looking is free; the kernels do not hang on them."""
     u, v, a, b = (torch.rand(2, k, 1, dtype=dtype) for k in (4, 5, 4, 5))
     a, b = a[..., 0], b[..., 0]
     clean = ts._library.op("circular_wasserstein_power", backend, u)(u, v, a, b, 2.0)
-    if wrong == 0:
+    if isinstance(wrong, str):
+        a[1] = 0.9 * torch.finfo(torch.float64).max if dtype == torch.float64 else math.inf
+    elif wrong == 0:
         a[1] = 0
     else:
         a[1, 2] = wrong
@@ -175,6 +178,31 @@ def test_many_points(weighted, dtype, backend):
     got = ts._library.op("circular_wasserstein_power", backend, u)(u, v, a, b, 2.0)
     for x, y in zip(got, expected, strict=True):
         torch.testing.assert_close(x.double(), y, atol=TOLERANCE[dtype], rtol=1e-5 if dtype == torch.float32 else 1e-11)
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Tiles of 32 points, sums over 2 tiles at once, and few problems a workspace, for all sets of more than 20 points."""
+    import triton.language as tl
+
+    from transphere.kernels import _circular_power_large as large
+    from transphere.kernels import _tiles
+    from transphere.kernels import circular_wasserstein_power as kernel
+
+    monkeypatch.setattr(kernel, "MOST_SORTED", 20)
+    monkeypatch.setattr(_tiles, "LANES", tl.constexpr(2))
+    monkeypatch.setattr(_tiles, "AT_ONCE", 150)
+    for module in (large, _tiles):
+        monkeypatch.setattr(module, "TILE", tl.constexpr(32))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="compiled kernels keep their tiles; tests/gpu has the sizes")
+@pytest.mark.parametrize("weighted", [False, True], ids=["uniform", "weighted"])
+@pytest.mark.parametrize("p", [1.5, 2.0])
+@pytest.mark.parametrize("size", [(1, 40, 70, 2), (1, 32, 64, 1), (1, 33, 1, 1)], ids=str)
+def test_tiles(size, p, weighted, small_tiles):
+    """Whole tiles and not, one and several, more than are summed at once, and more problems than a workspace takes."""
+    assert_equals_reference(size, p, weighted, torch.float64, "triton")
 
 
 def test_half_type_and_empty_batch():

@@ -93,8 +93,9 @@ def _levels(weights: Tensor | None, order: Tensor, turn: int) -> tuple[Tensor, T
         steps = torch.full_like(order, turn // n)
         return steps.cumsum(-1), torch.zeros(1, 1, device=order.device)
     w = torch.where(weights >= 0, weights, math.nan).double()
-    w = w / w.sum(-1, keepdim=True)
-    bad = (w - w).sum(-1, keepdim=True)
+    total = w.sum(-1, keepdim=True)
+    w = w / total
+    bad = (w - w).sum(-1, keepdim=True) + (total - total)                                    # of inf, too
     steps = (torch.where(w == w, w, 0.0) * turn).long()[:, None].expand(order.shape).gather(-1, order)
     level = steps.cumsum(-1)
     return torch.where(level == level[..., -1:], turn, level), bad                           # rounding's rest goes to the last weight

@@ -3,6 +3,7 @@
 `make gpu` runs these; without a GPU they are not collected (conftest.py).
 """
 
+import circular_power
 import emulated
 import pytest
 import torch
@@ -188,6 +189,36 @@ def test_circular_wasserstein_of_every_size(size, dtype, weighted, device_backen
     graph.replay()
     for x, y, z in zip(got, call(), made, strict=True):
         assert torch.equal(x, y) and torch.equal(x, z)
+
+
+# Up to 1024 points a set Triton sorts them in registers, beyond the library; one tile of 1024 points and several, whole and not.
+POWER_SIZES = [(3, 16, 16, 100), (2, 40, 24, 33), (9, 256, 256, 7), (1, 1000, 1024, 3), (2, 1025, 1024, 3), (2, 2048, 4096, 2)]
+POWER_SIZES += [(1, 5000, 1, 3), (3, 4999, 5000, 100), (1, 150_000, 140_001, 1)]  # the last two: several workspaces; tiles summed in turns
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["uniform", "weighted"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("p", [1.5, 2.0])
+@pytest.mark.parametrize("size", POWER_SIZES, ids=str)
+def test_circular_wasserstein_power_of_every_size(size, p, dtype, weighted, device_backend):
+    if device_backend == "reference":
+        pytest.skip("the law itself")
+    call, got = circular_power.assert_equals_reference(size, p, weighted, dtype, device_backend, "cuda")
+    graph, made = captured(call)
+    graph.replay()
+    assert all(torch.equal(x, y) for x, y in zip(got, made, strict=True))
+
+
+@pytest.mark.parametrize("n", [16, 3000])
+def test_weights_whose_sum_overflows_make_their_row_nan(n, device_backend):
+    """Where looking at the weights is free they are refused; here they are not looked at."""
+    u, v, a, b = (x.cuda() for x in circular_power.problem(2, n, n, 3, True, torch.float64))
+    for p in (1.0, 2.0):
+        clean = ts.circular_wasserstein(u.mT, v.mT, p=p, u_weights=a[:, None], v_weights=b[:, None], backend=device_backend)
+        wrong = a.clone()
+        wrong[1] = 1.7e308
+        got = ts.circular_wasserstein(u.mT, v.mT, p=p, u_weights=wrong[:, None], v_weights=b[:, None], backend=device_backend)
+        assert torch.equal(got[0], clean[0]) and got[1].isnan().all()
 
 
 def captured(make):
