@@ -7,7 +7,8 @@
 //   plan            (B, n, m)  P_ij = exp((f_i + g_j + h - C_ij) / eps), exactly 0 where a_i or b_j is
 //   f, g, h         (B, n), (B, m), (B)  potentials; -inf where the weight is 0
 //   error           (B)        L1 distance of the plan, as it is returned, from its constraints (below)
-//   iterations      (B) int32  updates of the potentials, of whatever kind, that the plan took: between 0 and max_iter
+//   iterations      (B) int32  updates of the potentials, of whatever kind, that the plan took: between 0 and max_iter; on a GPU each pass
+//                              over K of a Newton step counts as one
 //   converged       (B) bool   error <= tol * sum P, which is never so for a NaN
 //
 // Forms. With s the mass, A = sum a, B = sum b and slack = 1e-6 (float) or 1e-12 (double), a side is tight if mass is null or

@@ -8,7 +8,7 @@ namespace transphere {
 template <typename A, Span S>
 struct Tile {
   static constexpr bool kWide = S == Span::grid;
-  static constexpr int kRows = sizeof(A) == 4 ? (kWide ? 4 : 8) : (kWide ? 2 : 4), kSlots = sizeof(A) == 4 && kWide ? 16 : 8;
+  static constexpr int kRows = kWide ? 2 : sizeof(A) == 4 ? 8 : 4, kSlots = sizeof(A) == 4 && kWide ? 16 : 8;
 };
 
 // Scratch of a block in shared memory.
@@ -16,6 +16,7 @@ template <typename A, Span S>
 struct Scratch {
   Reductions reductions;
   A rows[2][kSinkhornWarps * Tile<A, S>::kRows];
+  double mass, b_scale;  // of the problem: registers are short
 };
 
 // How a block's warps lie over its rows [begin, end) and all m columns: `side` warps next to each other, `groups` below each other. Where
@@ -58,7 +59,7 @@ struct Parts {
   }
   // After a pass: what the block has, to where all see it. A barrier of the team must follow.
   template <typename Op>
-  __device__ void publish(const Team<S>& team, const Field<A, S>& field, Op op) const {
+  __device__ __forceinline__ void publish(const Team<S>& team, const Field<A, S>& field, Op op) const {
     if constexpr (S != Span::block) {
       if (field.panels > 1) return;  // one group, and it wrote there
       A* const to = S == Span::cluster ? all : all + team.rank * field.m;
@@ -72,7 +73,7 @@ struct Parts {
   }
   // What they add up to, once all is published; stays in all[j] for the thread that asks, the only one of column j.
   template <typename Op>
-  __device__ A collect(int j, int m, Op op) const {
+  __device__ __forceinline__ A collect(int j, int m, Op op) const {
     A x = row(0, m)[j];
 #pragma unroll 4
     for (int r = 1; r < rows; ++r) x = op(x, row(r, m)[j]);

@@ -123,7 +123,7 @@ bool choose_cluster(int64_t n, int64_t m, int64_t most_shared, SinkhornLaunch& f
 template <typename Job>
 cudaError_t choose(int64_t n, int64_t m, int64_t count, SinkhornLaunch& form) {
   using A = typename Job::Arithmetic;
-  constexpr int64_t kTeamBytes = 64 << 10;  // of the matrix, for each block of a grid's team: in float32 its registers hold them
+  constexpr int64_t kTeamBytes = 32 << 10;  // of the matrix, for each block of a grid's team: its registers hold them
   int device, most_shared, processors, major;
   if (const cudaError_t error = cudaGetDevice(&device)) return error;
   if (const cudaError_t error = cudaDeviceGetAttribute(&most_shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device)) return error;
@@ -132,7 +132,7 @@ cudaError_t choose(int64_t n, int64_t m, int64_t count, SinkhornLaunch& form) {
   const int64_t matrix = n * m * int64_t(sizeof(typename Job::Matrix));
 
   // A matrix that stays in device memory is small enough for one block if its caches hold it, or if there are no clusters.
-  const int64_t most_matrix = Job::kMatrixOnChip ? int64_t(most_shared) : (major >= 9 ? 1 : 4) * kTeamBytes;
+  const int64_t most_matrix = Job::kMatrixOnChip ? int64_t(most_shared) : (major >= 9 ? 2 : 8) * kTeamBytes;
   const Block<A, Span::block> block(n, m);
   form.threads = block.threads();
   form.shared = int64_t(sizeof(Scratch<A, Span::block>)) + Job::Vectors::bytes(n, m) + block.part(m) + Job::history_bytes(m);
@@ -149,6 +149,7 @@ cudaError_t choose(int64_t n, int64_t m, int64_t count, SinkhornLaunch& form) {
   form.remembers = history > 0 && form.shared + history <= most_shared;
   if (form.remembers) form.shared += history;
   int resident;
+  if (const cudaError_t error = allow({true, 0}, together<Job>, size_t(form.shared))) return error;  // or none would fit
   if (const cudaError_t error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, together<Job>, form.threads, size_t(form.shared)))
     return error;
   form.teams = int(std::max<int64_t>(1, std::min<int64_t>(count, int64_t(resident) * processors / form.size)));

@@ -10,16 +10,20 @@ template <typename T, Span S>
 class Mixing {
  public:
   static constexpr int kDepth = 4, kKept = kDepth + 1;
-  static constexpr __host__ __device__ int64_t bytes(int64_t columns) { return 2 * kKept * columns * int64_t(sizeof(T)); }
+  static constexpr __host__ __device__ int64_t bytes(int64_t columns) { return 2 * kKept * (columns + 1) * int64_t(sizeof(T)); }
 
   // history: bytes for the block's columns, or null for no mixing.
   __device__ Mixing(Team<S>& team, const Field<T, S>& field, T* history)
       : team_(team), history_(history), columns_(field.right - field.left) {}
 
   // What came before is forgotten.
-  __device__ void restart() {
+  __device__ void forget() {
     count_ = 0;
     last_ = INFINITY;
+  }
+  // And mixing waits.
+  __device__ void restart() {
+    forget();
     patience_ = patience_ < 256 ? 2 * patience_ : patience_;
   }
 
@@ -35,11 +39,16 @@ class Mixing {
     changes(0)[k] = change;
     steps(0)[k] = 0;
   }
+  // The same of log t, where t moves: a column more, which each block has and the first one counts.
+  __device__ void note_t(T change) {
+    if (int(threadIdx.x) == columns_ % int(blockDim.x)) note(columns_, change);
+  }
 
   // Of a mixed update, after all is noted: the coefficients of step(). All threads of the team call it; false: the update remains plain.
-  __device__ bool solve() {
+  __device__ bool solve(bool with_t) {
     T x[16] = {};  // the products of differences of changes, those with the last change, and its square
-    for (int k = threadIdx.x; k < columns_; k += blockDim.x) {
+#pragma unroll 1
+    for (int k = threadIdx.x; k < columns_ + (with_t && team_.rank == 0); k += blockDim.x) {
       const T now = changes(0)[k];
       T d[kDepth];
 #pragma unroll
@@ -53,8 +62,8 @@ class Mixing {
       x[14] += now * now;
     }
     const double* const sums = team_.sums(sum_rows(x));
-    const double size = sums[14];
-    if (!(size <= 100 * last_)) {
+    const float size = float(sums[14]);
+    if (!(size <= 100 * last_) || (with_t && count_ > 48)) {  // where constraints come and go, mixed updates may circle
       restart();
       return false;
     }
@@ -64,12 +73,12 @@ class Mixing {
   }
 
   // What mixing adds to the change of column k.
-  __device__ T step(int k) {
-    T sum = 0;
-#pragma unroll
-    for (int i = 0; i < kDepth; ++i) sum -= c_[i] * (changes(i)[k] + steps(i + 1)[k]);
-    sum = sum < -10 ? T(-10) : sum > 10 ? T(10) : sum;  // far steps end in a restart, not in an overflow
-    return steps(0)[k] = sum == sum ? sum : T(0);
+  __device__ T step(int k) { return steps(0)[k] = combined(k); }
+  // That of log t, for all threads.
+  __device__ T step_t() {
+    const T step = combined(columns_);
+    if (int(threadIdx.x) == columns_ % int(blockDim.x)) steps(0)[columns_] = step;
+    return step;
   }
 
  private:
@@ -77,12 +86,20 @@ class Mixing {
   T* const history_;
   const int columns_;
   int count_ = 0, patience_ = 6;
-  double last_ = INFINITY;
+  float last_ = INFINITY;
   T c_[kDepth];
 
   // Of the last update, of that before it, and so on.
-  __device__ T* changes(int back) const { return history_ + (count_ + kKept - back) % kKept * columns_; }
-  __device__ T* steps(int back) const { return changes(back) + kKept * columns_; }
+  __device__ T* changes(int back) const { return history_ + (count_ + kKept - back) % kKept * (columns_ + 1); }
+  __device__ T* steps(int back) const { return changes(back) + kKept * (columns_ + 1); }
+
+  __device__ T combined(int k) const {
+    T sum = 0;
+#pragma unroll
+    for (int i = 0; i < kDepth; ++i) sum -= c_[i] * (changes(i)[k] + steps(i + 1)[k]);
+    sum = sum < -10 ? T(-10) : sum > 10 ? T(10) : sum;  // far steps end in a restart, not in an overflow
+    return sum == sum ? sum : T(0);
+  }
 
   // c: least squares of the last change by the differences, through L D L' of their products with a little more on the diagonal.
   __device__ void factor(const double* sums) {

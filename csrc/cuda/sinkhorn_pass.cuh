@@ -33,16 +33,16 @@ class Pass {
       : field_(field), rows_(scratch->rows), tiles_((field.rows() + field.groups * kRows - 1) / (field.groups * kRows)) {}
 
   // The matrix of the coming passes, after each change: what a warp holds of it is read here.
-  __device__ void take(const T* K) {
+  __device__ __forceinline__ void take(const T* K) {
     K_ = K;
-    load(tile_row(0), 0);
+    if (tiles_ == 1) load(tile_row(0), 0);
   }
 
   // For every row i of the block: w[i] = weight(i, K_i v, once), then part[g][j] = sum of w[i] K_ij over the rows of group g. One reading
   // of K where there is one panel. `once` is true in one of the threads that compute a row's weight. part: (groups, m); ends without a
   // barrier.
   template <typename Weight>
-  __device__ void run(const A* v, A* w, A* part, Weight weight) {
+  __device__ __forceinline__ void run(const A* v, A* w, A* part, Weight weight) {
     if (field_.panels == 1)
       narrow(v, w, part, weight);
     else
@@ -62,7 +62,7 @@ class Pass {
   __device__ int tile_row(int t) const { return (t * field_.groups + field_.group) * kRows; }  // in the block
   // Slots in pairs: those that no lane has a column for are left out.
   template <typename Use>
-  __device__ void over_slots(int panel, Use use) const {
+  __device__ __forceinline__ void over_slots(int panel, Use use) const {
 #pragma unroll
     for (int pair = 0; pair < kSlots; pair += 2)
       if (field_.has_slot(panel, pair)) {
@@ -70,7 +70,7 @@ class Pass {
         use(pair + 1);
       }
   }
-  __device__ void load(int i0, int panel) {  // all of it: nothing of the tile before lives on
+  __device__ __forceinline__ void load(int i0, int panel) {  // all of it: nothing of the tile before lives on
 #pragma unroll
     for (int s = 0; s < kSlots; ++s) {
       const int j = field_.column(panel, s);
@@ -78,20 +78,20 @@ class Pass {
       for (int k = 0; k < kRows; ++k) tile_[k][s] = j < field_.m && i0 + k < field_.rows() ? K_[(i0 + k) * field_.m + j] : T(0);
     }
   }
-  __device__ void load_values(const A* v, int panel, A (&values)[kSlots]) const {
+  __device__ __forceinline__ void load_values(const A* v, int panel, A (&values)[kSlots]) const {
 #pragma unroll
     for (int s = 0; s < kSlots; ++s) {
       const int j = field_.column(panel, s);
       values[s] = j < field_.m ? v[j] : A(0);
     }
   }
-  __device__ void add_dots(int panel, const A (&values)[kSlots], A (&x)[kRows]) const {
+  __device__ __forceinline__ void add_dots(int panel, const A (&values)[kSlots], A (&x)[kRows]) const {
     over_slots(panel, [&](int s) {
 #pragma unroll
       for (int k = 0; k < kRows; ++k) x[k] += A(tile_[k][s]) * values[s];
     });
   }
-  __device__ void store(int panel, const A (&acc)[kSlots], A* part) const {
+  __device__ __forceinline__ void store(int panel, const A (&acc)[kSlots], A* part) const {
 #pragma unroll
     for (int s = 0; s < kSlots; ++s) {
       const int j = field_.column(panel, s);
@@ -101,7 +101,7 @@ class Pass {
 
   // The weight of the row of this lane's share, from the warp's part of its product.
   template <typename Weight>
-  __device__ A row_weight(int i0, A (&x)[kRows], A* w, Weight weight) {
+  __device__ __forceinline__ A row_weight(int i0, A (&x)[kRows], A* w, Weight weight) {
     A sum = sum_rows(x);
     const int row = lane_rank() / kShare;
     const bool leads = lane_rank() % kShare == 0;
@@ -122,7 +122,7 @@ class Pass {
   }
 
   template <typename Weight>
-  __device__ void narrow(const A* v, A* w, A* part, Weight weight) {
+  __device__ __forceinline__ void narrow(const A* v, A* w, A* part, Weight weight) {
     A acc[kSlots] = {}, values[kSlots];
     if (!kReread) load_values(v, 0, values);
     for (int t = 0; t < tiles_; ++t) {
@@ -144,7 +144,7 @@ class Pass {
   }
 
   template <typename Weight>
-  __device__ void wide(const A* v, A* w, A* part, Weight weight) {
+  __device__ __forceinline__ void wide(const A* v, A* w, A* part, Weight weight) {
     for (int t = 0; t < tiles_; ++t) {
       A x[kRows] = {};
       for (int panel = 0; panel < field_.panels; ++panel) {

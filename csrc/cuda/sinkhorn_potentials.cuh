@@ -9,19 +9,28 @@
 
 namespace transphere {
 
+template <typename T>
+constexpr T kMostScaling = T(sizeof(T) == 4 ? 4.85165195e8 : 7.2259737681257492e86);  // exp(20), exp(200)
+
+// |sum of a row or column as it is - as it should be|
+template <typename T>
+__device__ T miss(T sum, T uncapped, T weight) { return fabs(sum - (uncapped < weight ? uncapped : weight)); }
+
 // The vectors of one problem in one piece of memory; of a cluster each block has all, its own rows and all columns of them in use. u and v
 // are double: an update makes the others, which count once it is known to be good. cap: where u reaches exp(0); infinite for a tight side.
+// w: weights of rows, of whatever is done at the time.
 template <typename T>
 struct SinkhornVectors {
   char* base;
   int n, m;
 
-  static __host__ __device__ int64_t bytes(int64_t n, int64_t m) { return (n + m) * int64_t(sizeof(double) + 3 * sizeof(T)) + 8; }
+  static __host__ __device__ int64_t bytes(int64_t n, int64_t m) { return (n + m) * int64_t(sizeof(double) + 3 * sizeof(T)) + n * int64_t(sizeof(T)) + 8; }
   __device__ double* F() const { return reinterpret_cast<double*>(base); }                 // (n)
   __device__ double* G() const { return F() + n; }                                         // (m)
   __device__ T* u(int turn) const { return reinterpret_cast<T*>(G() + m) + turn * n; }     // (n)
   __device__ T* cap_u() const { return u(2); }                                             // (n)
-  __device__ T* v(int turn) const { return u(3) + turn * m; }                              // (m)
+  __device__ T* w() const { return u(3); }                                                 // (n)
+  __device__ T* v(int turn) const { return u(4) + turn * m; }                              // (m)
   __device__ T* cap_v() const { return v(2); }                                             // (m)
 };
 
@@ -38,28 +47,31 @@ class Potentials {
   const Parts<T, S>& parts;
   T* const K;    // the block's rows of (n, m)
   int turn = 0;  // which u and v count
-  double mass = 0, H = 0;
+  double H = 0;
   T t = 1;
   bool tight_rows = true, tight_cols = true, neither = false;
 
   __device__ Potentials(const SinkhornProblems<T>& q, const double& per_eps, int64_t problem, Team<S>& team, const Field<T, S>& field,
-                        const SinkhornVectors<T>& s, const Parts<T, S>& parts, T* K)
-      : q(q), per_eps(per_eps), n(int(q.n)), m(int(q.m)), problem(problem), team(team), field(field), s(s), parts(parts), K(K) {}
+                        const SinkhornVectors<T>& s, const Parts<T, S>& parts, T* K,
+                        Scratch<T, S>* scratch)
+      : q(q), per_eps(per_eps), n(int(q.n)), m(int(q.m)), problem(problem), team(team), field(field), s(s), parts(parts), K(K), scratch_(scratch) {}
 
   __device__ T a(int i) const { return q.a[problem * n + i]; }
-  __device__ T b(int j) const { return T(q.b[problem * m + j] * b_scale_); }
+  __device__ T b(int j) const { return T(q.b[problem * m + j] * scratch_->b_scale); }
+  __device__ double mass() const { return scratch_->mass; }
   __device__ int first_row() const { return field.begin + warp_rank(); }                    // a warp a row
   __device__ int first_column() const { return field.left + int(threadIdx.x); }  // a thread a column
 
   // What is to be solved, and where from; false if it cannot be.
   __device__ bool start() {
+    const T* const given_b = q.b + problem * m;
     double A = 0, B = 0, wrong = 0;
     for (int i = threadIdx.x; i < n; i += blockDim.x) A += a(i), wrong += a(i) < 0;
-    for (int j = threadIdx.x; j < m; j += blockDim.x) B += b(j), wrong += b(j) < 0;
-    over_rows([&](int i, int j) { wrong += a(i) > 0 && b(j) > 0 && !(cost(i, j) > -INFINITY); });
+    for (int j = threadIdx.x; j < m; j += blockDim.x) B += given_b[j], wrong += given_b[j] < 0;
+    over_rows([&](int i, int j) { wrong += a(i) > 0 && given_b[j] > 0 && !(cost(i, j) > -INFINITY); });
     A = team.sum(A) / team.size;
     B = team.sum(B) / team.size;
-    mass = A;
+    double mass = A;
     if (q.mass) {
       constexpr double slack = sizeof(T) == 4 ? 1e-6 : 1e-12;
       const double given = q.mass[problem];
@@ -69,7 +81,10 @@ class Potentials {
       mass = tight_rows ? A : tight_cols ? B : given;
     }
     neither = !tight_rows && !tight_cols;
-    if (tight_rows && tight_cols) b_scale_ = A / B;
+    if (threadIdx.x == 0) {
+      scratch_->mass = mass;
+      scratch_->b_scale = tight_rows && tight_cols ? A / B : 1;
+    }
     if (team.any(wrong > 0) || !(A > 0 && A - A == 0 && B > 0 && B - B == 0)) return false;
 
     const auto given = [&](const T* x, int k, bool tight, T weight) {
@@ -132,6 +147,16 @@ class Potentials {
     team.sync();
   }
 
+  // What add(x, i, j) makes of `from` down the columns, a thread a column and a warp a row; to be published.
+  template <typename Add>
+  __device__ void down(T from, Add add) const {
+    for (int j = field.across * 32 + lane_rank(); j < m; j += field.side * 32) {
+      T x = from;
+      for (int i = field.begin + field.group; i < field.end; i += field.groups) x = add(x, i, j);
+      parts.own[field.group * m + j] = x;
+    }
+  }
+
   // F, G and H of one iteration; false if there is none, as where all of a tight row is forbidden.
   __device__ bool log_step() {
     for (int i = first_row(); i < field.end; i += block_warps()) {
@@ -151,14 +176,7 @@ class Potentials {
       if (lane_rank() == 0) s.F()[i] = tight_rows || F < 0 ? F : 0.0;
     }
     __syncthreads();
-    // Down the columns, a thread a column and a warp a row; first the largest, to the next v, then the sum.
-    const auto down = [&](T from, auto add) {
-      for (int j = field.across * 32 + lane_rank(); j < m; j += field.side * 32) {
-        T x = from;
-        for (int i = field.begin + field.group; i < field.end; i += field.groups) x = add(x, i, j);
-        parts.own[field.group * m + j] = x;
-      }
-    };
+    // Down the columns first the largest, to the next v, then the sum.
     const auto x = [&](int i, int j) { return with_K(s.F()[i], i, j); };
     down(-T(INFINITY), [&](T most, int i, int j) { return Max()(most, T(x(i, j))); });
     parts.publish(team, field, Max());
@@ -181,12 +199,12 @@ class Potentials {
       total += exp(next + sums);
     }
     total = team.sum(total);
-    if (neither) H += log(mass / total);
+    if (neither) H += log(mass() / total);
     return total - total == 0;
   }
 
  private:
-  double b_scale_ = 1;
+  Scratch<T, S>* const scratch_;
 
   __device__ T cost(int i, int j) const { return q.cost[problem * n * m + i * m + j]; }
   __device__ double log_K(int i, int j) const { return H - cost(i, j) * per_eps; }

@@ -37,7 +37,7 @@ class Team {
       : rank(rank), size(S == Span::block ? 1 : size), own_(own), meeting_(meeting) {}
 
   // All threads of all blocks; what they wrote before is seen after.
-  __device__ void sync() {
+  __device__ __forceinline__ void sync() {
     if constexpr (S == Span::cluster) return cluster_sync();
     __syncthreads();
     if constexpr (S == Span::grid) {
@@ -55,7 +55,7 @@ class Team {
 
   // The same bits for every thread; orders memory as sync() does. Two buffers alternate: whoever writes one again has met all readers.
   template <typename Op>
-  __device__ double reduce(double x, Op op) {
+  __device__ __forceinline__ double reduce(double x, Op op) {
     x = warp_reduce(x, op);
     turn_ ^= 1;
     const double* const warps = own_->warps[turn_];
@@ -68,7 +68,7 @@ class Team {
   }
   __device__ double sum(double x) { return reduce(x, Sum()); }
   __device__ double min(double x) { return reduce(x, Min()); }
-  __device__ bool any(bool x) {
+  __device__ __forceinline__ bool any(bool x) {
     const bool mine = __syncthreads_or(x);
     if constexpr (S == Span::block) return mine;
     turn_ ^= 1;
@@ -76,7 +76,7 @@ class Team {
   }
 
   // kSums sums over the team, of which each lane has its warp's part of one, lane / 2. They stay until the next call.
-  __device__ const double* sums(double part) {
+  __device__ __forceinline__ const double* sums(double part) {
     if (lane_rank() % 2 == 0) own_->warp_sums[warp_rank()][lane_rank() / 2] = part;
     __syncthreads();
     // A value for each block: those of a cluster are sent to all of its blocks.
@@ -120,7 +120,7 @@ class Team {
 
   // What the blocks have, each the same in all of its threads.
   template <typename Op>
-  __device__ double across(double x, Op op) {
+  __device__ __forceinline__ double across(double x, Op op) {
     if (S == Span::block || size == 1) return x;
     const double* all;
     if constexpr (S == Span::cluster) {
