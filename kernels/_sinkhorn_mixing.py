@@ -12,6 +12,7 @@ import triton.language as tl
 KEPT = tl.constexpr(5)  # one more than the depth of the mixing
 PATIENCE, MOST_PATIENCE = tl.constexpr(6), tl.constexpr(256)  # updates before the first mixed one
 GROWTH = tl.constexpr(100.0)  # of the sum of squares
+WORSE = tl.constexpr(4.0)  # times the lowest error, of partial problems: mixing can go around between sets of constraints that hold
 FURTHEST = tl.constexpr(10.0)  # far steps end in a restart, not in an overflow
 RIDGE = tl.constexpr(1e-5)  # relative to the diagonal
 SHARE = tl.constexpr(32)  # columns at a time

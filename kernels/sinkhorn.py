@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ._launch import check, launch
 from ._sinkhorn_backward import sinkhorn_backward  # noqa: F401  the backward's launcher is found beside the forward's
-from ._sinkhorn_mixing import GROWTH, KEPT, MOST_PATIENCE, PATIENCE, coefficients, step
+from ._sinkhorn_mixing import GROWTH, KEPT, MOST_PATIENCE, PATIENCE, WORSE, coefficients, step
 from ._sinkhorn_sides import check_problem, constants, sides, sizes, slack, weight_of
 
 INFINITY = tl.constexpr(float("inf"))
@@ -243,7 +243,8 @@ def _forward(
     H, H1, next_H, error = s * 0.0, s * 0.0, s * 0.0, s * 0.0
     zero = tl.full([], 0, tl.int32)
     iterations, far, going = zero, zero + 1, zero + 1
-    count, patience, last, coefficient = zero, zero + PATIENCE, s * 0.0 + INFINITY, tl.full([8], 0.0, tl.float64)
+    count, patience, coefficient = zero, zero + PATIENCE, tl.full([8], 0.0, tl.float64)
+    last, lowest = s * 0.0 + INFINITY, s * 0.0 + INFINITY
     while going > 0:
         grew, newest = zero, history + count % KEPT * (m + 1)
         if far > 0:
@@ -255,7 +256,7 @@ def _forward(
             mixed = ((count >= patience) & ((count - patience) % 2 == 0) & (iterations + 1 < max_iter)).to(tl.int32)
             if mixed > 0:
                 coefficient, square = coefficients(history, newest, m + 1)
-                grew = (square > GROWTH * last).to(tl.int32)
+                grew = ((square > GROWTH * last) | (neither & (error > WORSE * lowest))).to(tl.int32)
                 last = square
             H = next_H
             if PARTIAL:
@@ -272,7 +273,7 @@ def _forward(
             H1 = H
         restart = (far + grew) > 0
         patience = tl.where(restart & (count >= patience), tl.minimum(2 * patience, MOST_PATIENCE), patience)
-        last = tl.where(restart, INFINITY, last)
+        last, lowest = tl.where(restart, INFINITY, last), tl.where(restart, INFINITY, lowest)
         count = tl.where(restart, 0, count) + 1
         tl.debug_barrier()
         error, next_H, far = _columns(
@@ -280,6 +281,7 @@ def _forward(
             I, J,
         )  # fmt: skip
         tl.debug_barrier()
+        lowest = tl.minimum(lowest, error)
         iterations += 1
         going = ((error > tol * s) & (iterations < max_iter)).to(tl.int32)
 

@@ -211,10 +211,10 @@ def test_batches_equal_single_problems(shape, mass, dtype, backend, size):
         shape = (20, 33)
     C = torch.rand(size(5, 3), *shape, dtype=dtype, requires_grad=True)
     C.data[1] = C.data[1].round(decimals=1)
-    eps = size(0.02, 0.05)
+    options = dict(eps=size(0.02, 0.05), max_iter=size(1000, 80), backend=backend)
 
     def solve(C):
-        r = ts.sinkhorn(C, eps=eps, backend=backend) if mass is None else ts.partial_sinkhorn(C, mass, eps=eps, backend=backend)
+        r = ts.sinkhorn(C, **options) if mass is None else ts.partial_sinkhorn(C, mass, **options)
         return *r, *torch.autograd.grad(r.plan.square().sum(), C)
 
     with warnings.catch_warnings():
