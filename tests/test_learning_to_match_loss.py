@@ -186,3 +186,17 @@ def test_a_planted_metric_is_found():
             assert (noise.mT @ M @ noise).trace() < 1e-3 * M.trace()
     start = retrieval(LearningToMatch(d, init="identity"), *held_out)
     assert found["mahalanobis"] > 0.98 and found["diagonal"] < 0.2 and start < 0.2, (found, start)
+
+
+@pytest.mark.parametrize("mass", [None, 0.8])
+@pytest.mark.filterwarnings("ignore:.*did not converge")
+def test_what_is_kept_for_the_backward_does_not_grow_with_the_iterations(mass):
+    def kept(max_iter):
+        torch.manual_seed(0)
+        x, y = (torch.nn.functional.normalize(torch.randn(24, 8), dim=-1).requires_grad_() for _ in range(2))
+        loss, sizes = LearningToMatch(8, eps=0.02, mass=mass, max_iter=max_iter), []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
+            loss({"audio": x, "text": y})
+        return sum(sizes)
+
+    assert kept(2) == kept(200) > 0
